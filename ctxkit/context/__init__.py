@@ -1,0 +1,1 @@
+"""The heart: parts and a budget in, a plan out. No torch, no network."""

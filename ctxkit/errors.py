@@ -1,0 +1,151 @@
+"""Every error that ctxkit raises on purpose.
+
+    CtxkitError
+    ├── PartError                a part, or the set of parts, is malformed
+    ├── BudgetError              a budget contradicts itself
+    ├── BudgetInfeasible         what must be in the prompt does not fit into the window
+    ├── PromptError              the model's chat template refuses the messages
+    ├── DocumentError            a file cannot be read as a document
+    ├── StoreError              an index cannot be opened, read or written
+    │   ├── IndexNotFound        there is no index at that path
+    │   ├── IndexMismatch        the index was made by another encoder or format
+    │   └── IndexLocked          another process is writing
+    └── ModelError               a model cannot be had, or failed
+        ├── ModelNotFound        no such model here
+        ├── ModelNotPrepared     known, but not yet converted into the cache
+        ├── CapabilityMissing    the model cannot do what was asked
+        └── RemoteError          an OpenAI-compatible server said no, or nothing
+            ├── RemoteTimeout    no answer in time
+            ├── RemoteUnavailable  connection refused, 429, 5xx
+            └── RemoteRejected   the request itself was refused (4xx)
+
+    MissingExtra(CtxkitError, ImportError)   an optional dependency is not installed
+
+An error states what was wrong, with the value, and what to do next. `retryable` says whether the
+same call can succeed later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class CtxkitError(Exception):
+    """Base of every error raised by ctxkit."""
+
+    retryable = False
+
+
+class PartError(CtxkitError, ValueError):
+    """A part, or the set of parts given to `fit`, is malformed."""
+
+
+class BudgetError(CtxkitError, ValueError):
+    """A budget contradicts itself, before any part is looked at."""
+
+
+class BudgetInfeasible(CtxkitError):
+    """What must be in the prompt does not fit.
+
+    Attributes:
+        minimum: the smallest `window_tokens` for which the same call succeeds.
+        window_tokens: the window that was asked for.
+        reserve_tokens: tokens kept free for the answer (included in `minimum`).
+        by_part: tokens of each part that must be in, by part id, and of the template.
+    """
+
+    def __init__(
+        self, message: str, *, minimum: int, window_tokens: int, reserve_tokens: int, by_part: Mapping[str, int]
+    ) -> None:
+        super().__init__(message)
+        self.minimum = minimum
+        self.window_tokens = window_tokens
+        self.reserve_tokens = reserve_tokens
+        self.by_part = dict(by_part)
+
+
+class PromptError(CtxkitError, ValueError):
+    """The model's chat template refuses these messages."""
+
+
+class DocumentError(CtxkitError):
+    """A file cannot be read as a document. `path` names it, the message is one line."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StoreError(CtxkitError):
+    """An index cannot be opened, read or written."""
+
+
+class IndexNotFound(StoreError):
+    """There is no index at that path."""
+
+
+class IndexMismatch(StoreError):
+    """The index on disk was made by another encoder or another format version."""
+
+
+class IndexLocked(StoreError):
+    """Another process is writing to the index."""
+
+    retryable = True
+
+
+class ModelError(CtxkitError):
+    """A model cannot be had, or failed."""
+
+
+class ModelNotFound(ModelError):
+    """No model of that name can be had here."""
+
+
+class ModelNotPrepared(ModelError):
+    """The model is known but has not been converted into the cache folder yet."""
+
+
+class CapabilityMissing(ModelError):
+    """The model cannot do what was asked of it."""
+
+
+class RemoteError(ModelError):
+    """An OpenAI-compatible server answered with an error, or not at all.
+
+    `status` is the HTTP status, `code` the server's own error code, where there was one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class RemoteTimeout(RemoteError):
+    """The server did not answer in time."""
+
+    retryable = True
+
+
+class RemoteUnavailable(RemoteError):
+    """The server cannot be reached or is overloaded (connection refused, 429, 5xx)."""
+
+    retryable = True
+
+
+class RemoteRejected(RemoteError):
+    """The server refused the request itself (4xx other than 429)."""
+
+
+class MissingExtra(CtxkitError, ImportError):
+    """An optional dependency is not installed; the message names the install command."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"`{package}` is needed for this and is not installed. "
+            f"Install the extra from the checkout: pip install '.[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,260 @@
+"""The few types that cross layers: messages, renderings, vectors, and the protocols of the replaceable parts.
+
+Nothing here computes. An implementation lives in the layer that its name belongs to; callers depend on this file only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ChatMessage = Mapping[str, Any]
+"""One message as OpenAI's chat API writes it: role, content and, for tools, tool_calls or tool_call_id."""
+
+Tool = Mapping[str, Any]
+"""One tool as OpenAI's chat API writes it: {"type": "function", "function": {name, description, parameters}}."""
+
+TEMPLATE = "template"
+"""Owner of the prompt tokens that belong to no part: role markers, separators, the generation prompt."""
+
+TOOLS = "tools"
+"""Owner of the prompt tokens that the tool schemas take, where they can be told from the template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a message's text and the id of the part that owns it (None: glue, charged to the template)."""
+
+    text: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMessage:
+    """One chat message that remembers which part each piece of its text came from.
+
+    `owner` is charged for what the message carries outside its text (tool calls).
+    """
+
+    role: str
+    segments: tuple[Segment, ...]
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    owner: str | None = None
+
+    @property
+    def content(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message in OpenAI's chat format."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.name is not None:
+            message["name"] = self.name
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What a counter made of some messages.
+
+    tokens: length of the prompt, generation prompt included.
+    ids: the exact ids the model is fed, None where the counter is an estimate.
+    by_owner: tokens per owner (part ids, `TEMPLATE`, `TOOLS`); sums to `tokens` exactly.
+    """
+
+    tokens: int
+    ids: tuple[int, ...] | None
+    by_owner: Mapping[str, int]
+
+
+class Counter(Protocol):
+    """Counts with one model's own tokenizer and chat template.
+
+    `exact` is False for an estimator; its counts are then upper bounds.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    def count(self, text: str) -> int:
+        """Tokens of `text` alone, as plain text: special tokens spelled in it are ordinary characters."""
+        ...
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        """`count` of each text; equal texts are tokenised once."""
+        ...
+
+    def render(self, messages: Sequence[PromptMessage], *, tools: Sequence[Tool] = ()) -> Rendering:
+        """The whole prompt: chat template, tools and generation prompt included. Raises PromptError."""
+        ...
+
+
+class Prompt(Protocol):
+    """What a model can be given: a Plan, or anything with messages and, where known, exact ids."""
+
+    @property
+    def messages(self) -> Sequence[PromptMessage]: ...
+
+    @property
+    def ids(self) -> tuple[int, ...] | None: ...
+
+    @property
+    def tools(self) -> Sequence[Tool]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a reply is drawn. `temperature=0` is greedy. `stop` strings end the reply and are not part of it."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"`max_tokens` must be at least 1, got {self.max_tokens!r}")
+        if self.temperature < 0:
+            raise ValueError(f"`temperature` must be 0 (greedy) or more, got {self.temperature!r}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` must be in (0, 1], got {self.top_p!r}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1 or None, got {self.top_k!r}")
+        if any(not text for text in self.stop):
+            raise ValueError("`stop` must not hold an empty string: it would end every reply at once")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished answer. `finish_reason`: "stop" (the model or a stop string ended it), "length", "tool_calls", "cancelled"."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    model: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+
+
+class TextStream(Protocol):
+    """Pieces of an answer as they come. Dropping or closing it stops the computation; `reply` is there once it ended."""
+
+    @property
+    def reply(self) -> Reply: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def close(self) -> None: ...
+
+
+class AsyncTextStream(Protocol):
+    """`TextStream` for `async for`."""
+
+    @property
+    def reply(self) -> Reply: ...
+
+    def __aiter__(self) -> AsyncIterator[str]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything that answers a prompt.
+
+    `capabilities` names what a model can do beyond text in, text out: "score", "logits", "embeds", "fork", "crop",
+    "sync_text", "attention_evidence". Ask before use; a missing one raises CapabilityMissing.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def window_tokens(self) -> int: ...
+
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+    @property
+    def counter(self) -> Counter: ...
+
+    def generate(self, prompt: Prompt | Sequence[ChatMessage] | str, sampling: Sampling = ...) -> Reply: ...
+
+    def stream(self, prompt: Prompt | Sequence[ChatMessage] | str, sampling: Sampling = ...) -> TextStream: ...
+
+    async def agenerate(self, prompt: Prompt | Sequence[ChatMessage] | str, sampling: Sampling = ...) -> Reply: ...
+
+    def astream(self, prompt: Prompt | Sequence[ChatMessage] | str, sampling: Sampling = ...) -> AsyncTextStream: ...
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of some texts, ragged: text i owns rows `offsets[i]:offsets[i + 1]` of `values`.
+
+    A single-vector encoder gives one row per text, a multi-vector encoder one row per token.
+
+    values: float32 [rows, dims], L2-normalised rows.
+    offsets: int64 [texts + 1], starts at 0, ends at rows.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+
+class Encoder(Protocol):
+    """Text to vectors. `fingerprint` changes whenever the same text would get other vectors."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dims(self) -> int: ...
+
+    @property
+    def multi_vector(self) -> bool: ...
+
+    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Which bytes of a chunk answered the query: half-open byte span in the chunk's text, and how strongly."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Where one retrieval method put a hit: its name, the rank (from 1) and that method's own score."""
+
+    method: str
+    rank: int
+    score: float
