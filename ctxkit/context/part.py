@@ -61,9 +61,11 @@ class Part:
         if self.kind not in KINDS:
             raise PartError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if not isinstance(self.content, str):
-            raise PartError(f"`content` of part {self.id or self.kind!r} must be a str, got {type(self.content).__name__}")
+            raise PartError(
+                f"`content` of part {self.id or self.kind!r} must be a str, got {type(self.content).__name__}"
+            )
         if not (math.isfinite(self.priority) and self.priority > 0):
-            raise PartError(f"`priority` must be a finite number above 0, got {self.priority!r}; to leave a part out, do not pass it")
+            raise PartError(f"`priority` must be a finite number above 0, got {self.priority!r}")
         if not 0 <= self.relevance <= 1:
             raise PartError(f"`relevance` must be in [0, 1], got {self.relevance!r}")
         if not self.role:
@@ -74,11 +76,15 @@ class Part:
         if self.kind == "turn" and self.role not in _TURN_ROLES:
             raise PartError(f"`role` of a turn must be one of {', '.join(_TURN_ROLES)}, got {self.role!r}")
         if self.kind != "turn" and self.role != _ROLES[self.kind]:
-            raise PartError(f"`role` of a {self.kind} is always {_ROLES[self.kind]!r}, got {self.role!r}; use a turn for another role")
+            raise PartError(f"`role` of a {self.kind} is always {_ROLES[self.kind]!r}, got {self.role!r}")
         if (self.kind == "tool_call") != bool(self.tool_calls):
-            raise PartError(f"`tool_calls` belongs to parts of kind 'tool_call' and only there; part kind is {self.kind!r}")
+            raise PartError(
+                f"`tool_calls` belongs to parts of kind 'tool_call' and only there; part kind is {self.kind!r}"
+            )
         if (self.kind == "tool_result") != (self.tool_call_id is not None):
-            raise PartError(f"`tool_call_id` belongs to parts of kind 'tool_result' and only there; part kind is {self.kind!r}")
+            raise PartError(
+                f"`tool_call_id` belongs to parts of kind 'tool_result' and only there; part kind is {self.kind!r}"
+            )
 
     def as_part(self) -> Part:
         return self

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -13,12 +13,14 @@ class Chunk:
 
     id: stable across runs while source, place and text stay the same.
     source: the document, as a POSIX path relative to the folder that was indexed (or any name the caller gave).
-    text: the slice itself. For Markdown, text, code and JSONL it is `source_bytes[start_byte:end_byte]` decoded;
-        for HTML and PDF a slice of the extracted text.
+    text: the slice itself. For Markdown, text and code it is `source_bytes[start_byte:end_byte]` decoded; for JSONL a
+        slice of the record's text field; for HTML and PDF a slice of the extracted text.
     title_path: headings (or class and function names) that enclose the slice, outermost first.
     start_line, end_line: 1-based lines of the original file, both included; for PDF lines of the page's text.
-    start_byte, end_byte: half-open byte span in what `text` is a slice of.
+    start_byte, end_byte: half-open byte span. In the file for Markdown, text and code; of the record's whole line in
+        the file for JSONL; in the UTF-8 of the extracted text for HTML and PDF.
     page: 1-based page for paged formats.
+    metadata: what the document carries besides its text (a JSONL record's `id`, for one).
     """
 
     id: str

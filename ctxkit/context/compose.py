@@ -1,0 +1,73 @@
+"""Parts to chat messages. The one place that decides how parts look in a prompt.
+
+Order is kept. Neighbouring system, instruction and memory parts share one system message. Neighbouring parts of the
+user share one message, unless both are turns of a conversation. Passages are numbered [1], [2], ... as they come.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from ctxkit.context.part import Part
+from ctxkit.protocols import PromptMessage, Segment
+
+SEPARATOR = "\n\n"
+
+
+def compose(parts: Iterable[Part]) -> tuple[PromptMessage, ...]:
+    """The messages of these parts; every piece of text knows its part."""
+    messages: list[PromptMessage] = []
+    previous: Part | None = None
+    passages = 0
+    for part in parts:
+        passages += part.kind == "passage"
+        text = part_text(part, passages)
+        if previous is not None and _shares_message(previous, part):
+            last = messages[-1]
+            segments = (*last.segments, Segment(SEPARATOR + text, part.id))
+            messages[-1] = PromptMessage(last.role, segments, owner=last.owner)
+        else:
+            messages.append(_message(part, text))
+        previous = part
+    return tuple(messages)
+
+
+def part_text(part: Part, number: int) -> str:
+    """A part's text in the prompt; `number` is the citation number of a passage."""
+    if part.kind != "passage":
+        return part.content
+    heading = f"[{number}] {part.title}".rstrip()
+    return f"{heading}\n{part.content}"
+
+
+def planning_texts(part: Part) -> tuple[str, ...]:
+    """Texts whose counts add up to about what the part will cost, wherever it ends up; two digits for its number."""
+    calls = (json.dumps([dict(call) for call in part.tool_calls], ensure_ascii=False),) if part.tool_calls else ()
+    return (SEPARATOR + part_text(part, 10), *calls)
+
+
+def opens_message(part: Part) -> bool:
+    """Whether the part gets a message of its own, whatever its neighbours are."""
+    return part.kind in ("turn", "tool_call", "tool_result")
+
+
+def _message(part: Part, text: str) -> PromptMessage:
+    return PromptMessage(
+        role=part.role,
+        segments=(Segment(text, part.id),),
+        tool_calls=part.tool_calls,
+        tool_call_id=part.tool_call_id,
+        owner=part.id,
+    )
+
+
+def _shares_message(previous: Part, part: Part) -> bool:
+    if previous.role != part.role or part.role not in ("system", "user"):
+        return False
+    return not (previous.kind == "turn" and part.kind == "turn")
+
+
+def passage_numbers(parts: Sequence[Part]) -> dict[int, Part]:
+    """Citation number -> passage, for parts in prompt order."""
+    return dict(enumerate((part for part in parts if part.kind == "passage"), start=1))

@@ -1,0 +1,158 @@
+"""LocalModel: a transformers causal language model behind ctxkit's `Model` and `Counter` protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ctxkit.errors import PromptError
+from ctxkit.models.catalog import DEFAULT_MODEL
+from ctxkit.models.local.answer import Answer
+from ctxkit.models.local.engine import Engine
+from ctxkit.models.local.loading import eos_ids_of, load_weights
+from ctxkit.models.prepare import resolve
+from ctxkit.models.requests import GREEDY, Promptable, as_request, check_window
+from ctxkit.models.streams import AsyncPieceStream, PieceStream, adrain, drain
+from ctxkit.protocols import PromptMessage, Rendering, Reply, Sampling, Tool
+from ctxkit.tokens import TemplateCounter
+
+class LocalModel:
+    """A model on this machine. Also a `Counter`: it counts with its own tokenizer and chat template.
+
+    model: the transformers model; is put into eval mode.
+    counter: its tokenizer and chat template.
+    name: shown in replies and plans; the counter's name by default.
+    window_tokens: prompt and answer together; the model's `max_position_embeddings` by default.
+    eos_ids: tokens that end an answer; read from the model and the tokenizer by default.
+
+    Several streams may be open at once, also from several threads: forward passes take turns.
+    """
+
+    capabilities = frozenset({"score", "logits"})
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        counter: TemplateCounter,
+        *,
+        name: str | None = None,
+        window_tokens: int | None = None,
+        eos_ids: Collection[int] | None = None,
+        prefill_tokens: int = 512,
+    ) -> None:
+        self.engine = Engine(model, prefill_tokens=prefill_tokens)
+        self.counter = counter
+        self.name = name or counter.name
+        self.window_tokens = window_tokens or int(model.config.max_position_embeddings)
+        self.eos_ids = frozenset(eos_ids_of(model, counter) if eos_ids is None else eos_ids)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path = DEFAULT_MODEL,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> LocalModel:
+        """Loads a known model, a local folder or a model of the Hugging Face hub.
+
+        device: "cuda", "cpu", ...; CUDA where there is one, else the CPU.
+        dtype: "float32", "bfloat16" or a torch dtype; by default as stored where the device computes in it, else float32.
+        Raises ModelNotPrepared, ModelNotFound.
+        """
+        folder = resolve(name_or_path, cache_dir)
+        counter = TemplateCounter.from_folder(folder, name=str(name_or_path))
+        return cls(load_weights(folder, device=device, dtype=dtype), counter)
+
+    def __repr__(self) -> str:
+        weights = self.model
+        return f"LocalModel({self.name!r}, window_tokens={self.window_tokens}, {weights.device}, {weights.dtype})"
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model."""
+        return self.engine.model
+
+    # --- Counter -----------------------------------------------------------------------------------------------
+
+    @property
+    def exact(self) -> bool:
+        return self.counter.exact
+
+    def count(self, text: str) -> int:
+        return self.counter.count(text)
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        return self.counter.count_batch(texts)
+
+    def render(self, messages: Sequence[PromptMessage], *, tools: Sequence[Tool] = ()) -> Rendering:
+        return self.counter.render(messages, tools=tools)
+
+    # --- Model -------------------------------------------------------------------------------------------------
+
+    def generate(self, prompt: Promptable, sampling: Sampling = GREEDY) -> Reply:
+        """Answers. Raises PromptError where prompt and `max_tokens` do not fit into the window together."""
+        return drain(self.stream(prompt, sampling))
+
+    def stream(self, prompt: Promptable, sampling: Sampling = GREEDY) -> PieceStream:
+        """Answers piece by piece. Every piece is computed when it is asked for."""
+        return PieceStream(self._answer(prompt, sampling))
+
+    async def agenerate(self, prompt: Promptable, sampling: Sampling = GREEDY) -> Reply:
+        """As `generate`, in a worker thread. Cancelling it stops the computation."""
+        return await adrain(self.astream(prompt, sampling))
+
+    def astream(self, prompt: Promptable, sampling: Sampling = GREEDY) -> AsyncPieceStream:
+        """As `stream`, for `async for`."""
+        return AsyncPieceStream(self.stream(prompt, sampling))
+
+    def prompt_ids(self, prompt: Promptable) -> tuple[int, ...]:
+        """The exact ids that `generate` would feed. A plan made with this model's counter keeps its own."""
+        request = as_request(prompt, {self.name, self.counter.name})
+        ids = self.render(request.messages, tools=request.tools).ids if request.ids is None else request.ids
+        return self._checked(ids or ())
+
+    # --- capabilities ------------------------------------------------------------------------------------------
+
+    def score(self, prompt_ids: Sequence[int], continuation_ids: Sequence[int]) -> np.ndarray:
+        """Log-probability (natural) of each continuation token given all before it, float32 [n].
+
+        Raises PromptError for an empty prompt, an id outside the vocabulary, or more ids than the window holds.
+        """
+        if not continuation_ids:
+            return np.zeros(0, dtype=np.float32)
+        fed = self._checked((*prompt_ids, *continuation_ids))[:-1]
+        if not prompt_ids:
+            raise PromptError("`prompt_ids` is empty; the first token has nothing to be predicted from")
+        targets = torch.tensor(list(continuation_ids), device=self.model.device)
+        rows, done = [], 0
+        for logits in self.engine.logits(fed, last=len(continuation_ids)):
+            chosen = targets[done : done + len(logits), None]  # [n, 1]
+            rows.append(logits.log_softmax(-1).gather(-1, chosen)[:, 0])
+            done += len(logits)
+        return torch.cat(rows).cpu().numpy()
+
+    def logits(self, ids: Sequence[int], *, last: int = 1) -> np.ndarray:
+        """Logits after each of the last `last` ids, float32 [last, vocabulary]. Raises PromptError."""
+        if not 1 <= last <= len(ids):
+            raise PromptError(f"`last` must be from 1 to the number of ids, {len(ids)}; got {last!r}")
+        return torch.cat(list(self.engine.logits(self._checked(ids), last))).cpu().numpy()
+
+    def _answer(self, prompt: Promptable, sampling: Sampling) -> Answer:
+        ids = self.prompt_ids(prompt)
+        check_window(len(ids), sampling.max_tokens, self.window_tokens)
+        return Answer(self.engine, self.counter.tokenizer, ids, sampling, eos_ids=self.eos_ids, model=self.name)
+
+    def _checked(self, ids: Sequence[int]) -> tuple[int, ...]:
+        if not ids:
+            raise PromptError("the prompt has no tokens; give at least one")
+        size = self.model.get_input_embeddings().num_embeddings
+        if not 0 <= min(ids) <= max(ids) < size:
+            raise PromptError(f"ids must be in [0, {size}), got {min(ids)} to {max(ids)}; were they made for this model?")
+        check_window(len(ids), 0, self.window_tokens)
+        return tuple(ids)

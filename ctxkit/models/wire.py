@@ -1,0 +1,235 @@
+"""OpenAI's chat protocol without any I/O: request bodies, server-sent events, answers and errors.
+
+Both faces of RemoteModel, sync and async, feed bytes in here and get text and typed errors out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+from ctxkit.errors import RemoteError, RemoteRejected, RemoteTimeout, RemoteUnavailable
+from ctxkit.models.requests import Request
+from ctxkit.protocols import Sampling
+from ctxkit.tokens.messages import text_of
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_SHOWN_CHARACTERS = 300
+_TIMEOUT_STATUS = (408, 504)
+
+
+class RetryLater(RemoteUnavailable):
+    """The server said when to come back."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float, status: int, code: str | None) -> None:
+        super().__init__(message, status=status, code=code)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def chat_body(model: str, request: Request, sampling: Sampling, *, stream: bool) -> dict[str, Any]:
+    """The JSON body of POST /chat/completions."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [message.to_dict() for message in request.messages],
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stream": stream,
+    }
+    optional = {
+        "top_k": sampling.top_k,
+        "stop": list(sampling.stop) or None,
+        "seed": sampling.seed,
+        "tools": [dict(tool) for tool in request.tools] or None,
+        "stream_options": {"include_usage": True} if stream else None,
+    }
+    return {**body, **{key: value for key, value in optional.items() if value is not None}}
+
+
+class EventParser:
+    """Server-sent events from bytes cut anywhere. Yields the `data` of each event."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        self._buffer += chunk
+        # A trailing \r may be half of \r\n: leave it until more comes.
+        end = len(self._buffer) - self._buffer.endswith(b"\r")
+        *lines, rest = _LINE_END.split(self._buffer[:end])
+        self._buffer = rest + self._buffer[end:]
+        for line in lines:
+            yield from self._line(line)
+
+    def flush(self) -> Iterator[str]:
+        """The last event, where the server did not end it with an empty line."""
+        lines = _LINE_END.split(self._buffer)
+        self._buffer = b""
+        for line in [*lines, b""]:
+            yield from self._line(line)
+
+    def _line(self, line: bytes) -> Iterator[str]:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        elif not line and self._data:
+            data, self._data = b"\n".join(self._data), []
+            yield data.decode("utf-8", errors="replace")
+
+
+class ChatAnswer:
+    """Puts an answer together from a whole body or from stream chunks."""
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        self.usage: Mapping[str, Any] = {}
+        self.done = False
+        self._calls: dict[int, dict[str, Any]] = {}
+
+    def whole(self, body: Any) -> str:
+        """Takes a non-streamed answer; its text. Raises RemoteError."""
+        choice = self._choice(body)
+        message = choice.get("message") or {}
+        self._add_calls(message.get("tool_calls"))
+        self.done = True
+        return text_of(message.get("content")) or message.get("refusal") or ""
+
+    def event(self, data: str) -> str:
+        """Takes the data of one stream event; the text it adds, possibly empty. Raises RemoteError."""
+        if data.strip() == "[DONE]":
+            self.done = True
+            return ""
+        body = parse_json(data.encode(), status=200)
+        if isinstance(body, Mapping) and body.get("choices") == []:  # the usage comes in a chunk of its own
+            self.usage = body.get("usage") or self.usage
+            return ""
+        delta = self._choice(body).get("delta") or {}
+        self._add_calls(delta.get("tool_calls"))
+        return text_of(delta.get("content")) or delta.get("refusal") or ""
+
+    @property
+    def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
+        """The calls in the order of their index, arguments as the JSON string the model wrote."""
+        return tuple(call for _, call in sorted(self._calls.items()))
+
+    @property
+    def finished(self) -> bool:
+        return self.done or self.finish_reason is not None
+
+    def check_finished(self) -> None:
+        """Raises RemoteUnavailable where the connection ended in the middle of the answer."""
+        if not self.finished:
+            raise RemoteUnavailable("the server ended the stream before the answer was finished; ask again")
+
+    def reason(self) -> str:
+        """The finish reason in ctxkit's words."""
+        if self._calls and self.finish_reason in (None, "stop", "tool_calls", "function_call"):
+            return "tool_calls"
+        return self.finish_reason or "stop"
+
+    def _choice(self, body: Any) -> Mapping[str, Any]:
+        if not isinstance(body, Mapping):
+            raise RemoteError(f"the server's answer is not a JSON object but {type(body).__name__}")
+        if body.get("error") or body.get("object") == "error":
+            raise error_of(_status_in(body), body)
+        choices = body.get("choices")
+        if not isinstance(choices, Sequence) or not choices or not isinstance(choices[0], Mapping):
+            raise RemoteError(f"the server's answer has no `choices`: {_short(json.dumps(body))}")
+        self.usage = body.get("usage") or self.usage
+        self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
+        return choices[0]
+
+    def _add_calls(self, deltas: Any) -> None:
+        for position, delta in enumerate(deltas or ()):
+            index = delta.get("index", position)
+            empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = self._calls.setdefault(index, empty)
+            function = delta.get("function") or {}
+            call["id"] = delta.get("id") or call["id"]
+            call["function"]["name"] += function.get("name") or ""
+            call["function"]["arguments"] += _as_text(function.get("arguments"))
+
+
+def parse_json(content: bytes, *, status: int) -> Any:
+    """JSON, or RemoteError with the beginning of what came instead."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        shown = _short(content.decode("utf-8", errors="replace"))
+        raise RemoteError(f"the server did not answer in JSON: {shown!r}", status=status) from None
+
+
+def model_names(body: Any) -> list[str]:
+    """The ids in an answer to GET /models. Raises RemoteError."""
+    entries = body.get("data") if isinstance(body, Mapping) else None
+    if not isinstance(entries, Sequence):
+        raise RemoteError("the server's list of models has no `data`")
+    return [str(entry["id"]) for entry in entries if isinstance(entry, Mapping) and "id" in entry]
+
+
+def error_of(
+    status: int, body: Any, *, headers: Mapping[str, str] | None = None, secret: str | None = None
+) -> RemoteError:
+    """The typed error for an error answer. `body` is its JSON, or its text where it is none."""
+    text, code = _message_and_code(body)
+    text = text.replace(secret, "***") if secret else text
+    message = f"the server answered {status}: {_short(text) or 'no message'}"
+    if status in _TIMEOUT_STATUS:
+        return RemoteTimeout(message, status=status, code=code)
+    wait = retry_after_seconds(headers or {})
+    if status == 429 or status >= 500:
+        if wait is not None:
+            return RetryLater(message, retry_after_seconds=wait, status=status, code=code)
+        return RemoteUnavailable(message, status=status, code=code)
+    return RemoteRejected(message, status=status, code=code)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """What `retry-after` asks for: seconds or an HTTP date. None where it is absent or makes no sense."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - time(), 0.0)
+    except ValueError:
+        return None
+
+
+def _message_and_code(body: Any) -> tuple[str, str | None]:
+    """From {"error": {message, code}}, {"error": "..."}, {"message": ...}, {"detail": ...} or plain text."""
+    if not isinstance(body, Mapping):
+        return str(body or ""), None
+    error = body.get("error") or body
+    if not isinstance(error, Mapping):
+        return str(error), None
+    code = error.get("code") or error.get("type")
+    text = error.get("message") or error.get("detail") or json.dumps(error, ensure_ascii=False)
+    return text if isinstance(text, str) else json.dumps(text), None if code is None else str(code)
+
+
+def _status_in(body: Mapping[str, Any]) -> int:
+    """The HTTP status that an error inside an answer names; 500 where it names none."""
+    error = body.get("error")
+    code = error.get("code", error.get("status")) if isinstance(error, Mapping) else body.get("code")
+    is_status = str(code).isdigit() and 400 <= int(str(code)) <= 599
+    return int(str(code)) if is_status else 500
+
+
+def _as_text(arguments: Any) -> str:
+    """Some servers send arguments as an object."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."

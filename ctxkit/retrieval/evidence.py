@@ -1,0 +1,35 @@
+"""Evidence without token vectors: the sentences of a chunk that share words with the query."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ctxkit.protocols import Evidence
+from ctxkit.retrieval.terms import terms
+
+_SENTENCE = re.compile(r"\S.*?(?:[.!?]+[\"'”’)\]]*(?=\s|$)|(?=\n)|$)", re.DOTALL)
+
+
+def lexical_evidence(query: str, text: str, *, limit: int = 3) -> tuple[Evidence, ...]:
+    """Byte spans of the sentences (or lines) of `text` that hold most of the query's words, best first.
+
+    The score of a span is the share of the query's distinct words in it, in (0, 1]; equal scores stay in text order.
+    It says where the words are, not that the sentence answers: a paraphrase has no evidence.
+    """
+    wanted = set(terms(query))
+    found = [
+        Evidence(start, end, len(common) / len(wanted))
+        for start, end, sentence in _sentences(text)
+        if (common := wanted.intersection(terms(sentence)))
+    ]
+    return tuple(sorted(found, key=lambda span: (-span.score, span.start))[:limit])
+
+
+def _sentences(text: str) -> Iterator[tuple[int, int, str]]:
+    at_character = at_byte = 0
+    for match in _SENTENCE.finditer(text):
+        at_byte += len(text[at_character : match.start()].encode())
+        at_character = match.start()
+        sentence = match.group().rstrip()
+        yield at_byte, at_byte + len(sentence.encode()), sentence

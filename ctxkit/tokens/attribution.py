@@ -1,0 +1,72 @@
+"""Who owns each character of a rendered prompt, and so each token."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+
+from ctxkit.protocols import TEMPLATE, PromptMessage
+
+Span = tuple[int, int]
+
+
+def locate_contents(text: str, contents: Sequence[str]) -> list[Span | None]:
+    """Where each message's content stands in the rendered text, by searching forward in order.
+
+    A template that trims its contents is found by the trimmed text; what it rewrites altogether is None.
+    """
+    spans: list[Span | None] = []
+    cursor = 0
+    for content in contents:
+        wanted = content if content and text.find(content, cursor) >= 0 else content.strip()
+        at = text.find(wanted, cursor) if wanted else -1
+        spans.append(None if at < 0 else (at, at + len(wanted)))
+        cursor = cursor if at < 0 else at + len(wanted)
+    return spans
+
+
+def owner_breaks(messages: Sequence[PromptMessage], spans: Sequence[Span | None]) -> list[tuple[int, str]]:
+    """(first character, owner) in text order: from there to the next break, characters belong to that owner."""
+    breaks: list[tuple[int, str]] = [(0, _gap_owner(messages, spans, 0))]
+    for i, (message, span) in enumerate(zip(messages, spans, strict=True)):
+        if span is None:
+            continue
+        breaks.extend(_segment_breaks(message, span))
+        breaks.append((span[1], _gap_owner(messages, spans, i + 1, before=message)))
+    return breaks
+
+
+def _segment_breaks(message: PromptMessage, span: Span) -> Iterable[tuple[int, str]]:
+    # A trimmed content starts later in the message than its first segment does.
+    content = message.content
+    trimmed = len(content) - len(content.lstrip()) if span[1] - span[0] < len(content) else 0
+    at = span[0] - trimmed
+    for segment in message.segments:
+        if at + len(segment.text) > span[0] and at < span[1]:
+            yield max(at, span[0]), segment.owner or TEMPLATE
+        at += len(segment.text)
+
+
+def _gap_owner(
+    messages: Sequence[PromptMessage], spans: Sequence[Span | None], start: int, before: PromptMessage | None = None
+) -> str:
+    """Between two contents stand role markers and tool calls: the first message there that calls tools pays."""
+    if before is not None and before.tool_calls:
+        return before.owner or TEMPLATE
+    for message, span in zip(messages[start:], spans[start:], strict=True):
+        if span is not None:
+            break
+        if message.owner and (message.tool_calls or message.content):
+            return message.owner
+    return TEMPLATE
+
+
+def charge(starts: Sequence[int], breaks: Sequence[tuple[int, str]]) -> dict[str, int]:
+    """Tokens per owner: a token is charged to the owner of its first character. `starts` must not decrease."""
+    tally: Tally[str] = Tally()
+    at = 0
+    for start in starts:
+        while at + 1 < len(breaks) and breaks[at + 1][0] <= start:
+            at += 1
+        tally[breaks[at][1]] += 1
+    return dict(tally)

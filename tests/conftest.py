@@ -1,0 +1,34 @@
+"""Fixtures and settings of the whole suite. No test reaches the network, sleeps or measures time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+
+# `pytest --hypothesis-profile=thorough tests/context/test_fit_contract.py` runs the 20,000 cases of the README.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=200, derandomize=True, **_COMMON)
+settings.register_profile("thorough", max_examples=20_000, **_COMMON)
+settings.load_profile("default")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Where the test collections are: CTXKIT_DATA, else shared/data beside the checkout."""
+    folder = Path(os.environ.get("CTXKIT_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test collections at {folder}; set CTXKIT_DATA")
+    return folder
