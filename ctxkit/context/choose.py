@@ -70,7 +70,7 @@ def choose(
     for kind in KINDS:
         state.raise_floor(kind, steps)
     state.take(steps)
-    state.take(sorted(state.single_steps(), key=lambda step: step.order))
+    state.take(sorted(single_steps(options, state.picks), key=lambda step: step.order))
     value = sum(options[group][pick].value for group, pick in state.picks.items())
     bound, price = relaxation(steps, capacity)
     return Choice(dict(state.picks), value, max(bound, value), price)
@@ -81,9 +81,7 @@ def hull_steps(group: int, levels: Sequence[Option]) -> list[Step]:
     steps: list[Step] = []
     at = 0
     while True:
-        higher = [
-            i for i in range(len(levels)) if levels[i].tokens > levels[at].tokens and levels[i].value > levels[at].value
-        ]
+        higher = [i for i in range(len(levels)) if _is_above(levels[i], levels[at])]
         if not higher:
             return steps
         candidates = (_step(group, levels, at, i) for i in higher)
@@ -102,6 +100,11 @@ def relaxation(steps: Iterable[Step], capacity: int) -> tuple[float, float]:
         value += step.value
         left -= step.tokens
     return value, 0.0
+
+
+def _is_above(option: Option, other: Option) -> bool:
+    """Worth more and no cheaper. An empty part may cost nothing."""
+    return option.tokens >= other.tokens and option.value > other.value
 
 
 def _step(group: int, levels: Sequence[Option], start: int, end: int) -> Step:
@@ -151,10 +154,11 @@ class _State:
             if kind in self.options[step.group][step.end].by_kind and self.fits(step):
                 self.apply(step)
 
-    def single_steps(self) -> Iterable[Step]:
-        """From where each group stands to every option above it, on the hull or not."""
-        for group, pick in self.picks.items():
-            levels = self.options[group]
-            for i in range(len(levels)):
-                if levels[i].tokens > levels[pick].tokens and levels[i].value > levels[pick].value:
-                    yield _step(group, levels, pick, i)
+
+def single_steps(options: Mapping[int, Sequence[Option]], picks: Mapping[int, int]) -> Iterable[Step]:
+    """From where each group stands to every option above it, on the hull or not."""
+    for group, pick in picks.items():
+        levels = options[group]
+        for i in range(len(levels)):
+            if _is_above(levels[i], levels[pick]):
+                yield _step(group, levels, pick, i)

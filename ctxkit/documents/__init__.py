@@ -1,9 +1,9 @@
 """Documents: files to read, their text with its structure, and chunks that remember where they stood."""
 
-from .chunk import Chunk
-from .chunker import Chunker
-from .document import Document
-from .load import load
-from .walk import Skipped, discover
+from ctxkit.documents.chunk import Chunk
+from ctxkit.documents.chunker import Chunker
+from ctxkit.documents.document import Document
+from ctxkit.documents.load import load, source_name
+from ctxkit.documents.walk import Skipped, discover
 
-__all__ = ["Chunk", "Chunker", "Document", "Skipped", "discover", "load"]
+__all__ = ["Chunk", "Chunker", "Document", "Skipped", "discover", "load", "source_name"]

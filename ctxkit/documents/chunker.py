@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice, pairwise
 
-from .chunk import Chunk
-from .document import Block, Document, Kind
-from .graphemes import cluster_interiors
-from .pack import Atom, Packer, Tally
-from .split import LADDERS, even_cuts, trim
+from ctxkit.documents.chunk import Chunk
+from ctxkit.documents.document import Block, Document, Kind
+from ctxkit.documents.graphemes import cluster_interiors
+from ctxkit.documents.pack import Atom, Packer, Tally
+from ctxkit.documents.split import LADDERS, even_cuts, trim
 
 _WHOLE_KINDS = frozenset({"code", "table"})
 _BATCH_DOCUMENTS = 256

@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+from ctxkit.documents.origin import TextOrigin
 from ctxkit.errors import DocumentError
-
-from .origin import TextOrigin
 
 _MARKS = (  # the four-byte marks first: UTF-32-LE's begins with UTF-16-LE's
     (codecs.BOM_UTF8, "utf-8"),

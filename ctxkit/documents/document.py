@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .origin import Origin
+from ctxkit.documents.origin import Origin
 
 Kind = Literal["paragraph", "heading", "list", "table", "code", "lines"]
 """What a block is. "code" and "table" stay whole wherever they fit; "lines" is text whose line ends mean something."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import regex
 
-from .lines import line_spans
+from ctxkit.documents.lines import line_spans
 
 _CLUSTER = regex.compile(r"\X")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ctxkit.documents.document import Document
+from ctxkit.documents.loaders import LOADERS, text
+from ctxkit.documents.walk import MAX_BYTES, size_reason
 from ctxkit.errors import DocumentError
-
-from .document import Document
-from .loaders import LOADERS, text
-from .walk import MAX_BYTES, size_reason
 
 
 def load(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from .lines import line_starts
+from ctxkit.documents.lines import line_starts
 
 _WORD = re.compile(r"\w+")
 _STRIDE = 4096  # chars between two known byte offsets: no lookup encodes more than this, however long the line

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from .document import Kind
+from ctxkit.documents.document import Kind
 
 CutRule = Callable[[str, int, int], Iterable[int]]
 """(text, start, end) -> char offsets at which a new piece may begin."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .decode import byte_order_mark
-from .loaders import LOADERS
+from ctxkit.documents.decode import byte_order_mark
+from ctxkit.documents.loaders import LOADERS
 
 MAX_BYTES = 50_000_000
 """Files larger than this are left out unless the caller says otherwise."""

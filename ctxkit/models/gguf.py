@@ -49,15 +49,14 @@ def read_metadata(source: Path) -> dict[str, Any]:
 
 def write_weights(source: Path, folder: Path) -> None:
     """Saves the de-quantised weights as bfloat16, which keeps more bits than the 4 or 8 they come from."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     with _no_bars():
         model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
-        del model.config.quantization_config  # else save_pretrained looks for a quantiser that can save GGUF
-        model.hf_quantizer = None
+        delattr(model.config, "quantization_config")  # else save_pretrained looks for a quantiser that can save GGUF
+        setattr(model, "hf_quantizer", None)  # noqa: B010
         model.config.name_or_path = ""
-        model.to(torch.bfloat16).save_pretrained(folder)
+        model.bfloat16().save_pretrained(folder)
 
 
 def write_tokenizer(source: Path, metadata: dict[str, Any], folder: Path) -> None:

@@ -92,9 +92,7 @@ def resolve(
     return _from_hub(name, catalog)
 
 
-def available(
-    cache_dir: str | Path | None = None, *, catalog: Mapping[str, CatalogEntry] = CATALOG
-) -> list[ModelInfo]:
+def available(cache_dir: str | Path | None = None, *, catalog: Mapping[str, CatalogEntry] = CATALOG) -> list[ModelInfo]:
     """The known models, prepared or not, in the catalogue's order."""
     return [_info(entry, model_folder(entry.name, cache_dir)) for entry in catalog.values()]
 

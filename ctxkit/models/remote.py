@@ -1,29 +1,24 @@
 """RemoteModel: any OpenAI-compatible server over HTTP.
 
-What is asked and understood is in `wire`, without I/O. Here are only the connection, the retries and two thin faces.
+What is asked and understood is in `wire`, without I/O; the connection is in `http`. Here are two thin faces.
 """
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import httpx
-import stamina
 
-from ctxkit.errors import ModelError, RemoteError, RemoteTimeout, RemoteUnavailable
-from ctxkit.models.requests import GREEDY, Promptable, Request, as_request
+from ctxkit.errors import ModelError
+from ctxkit.models.http import Connection
+from ctxkit.models.requests import GREEDY, Promptable, as_request
 from ctxkit.models.streams import PieceStream
-from ctxkit.models.wire import ChatAnswer, EventParser, RetryLater, chat_body, error_of, model_names, parse_json
+from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names
 from ctxkit.protocols import Counter, Reply, Sampling
 from ctxkit.tokens import EstimatingCounter
-
-MAX_RETRY_AFTER_SECONDS = 60.0
-"""A server that asks for a longer pause is not waited for."""
 
 _CHAT = "/chat/completions"
 _MODELS = "/models"
@@ -33,8 +28,9 @@ class RemoteModel:
     """A model behind an OpenAI-compatible server.
 
     base_url: up to and including the version, as in "http://127.0.0.1:8000/v1".
+    window_tokens: prompt and answer together; servers do not say.
     api_key: sent as a bearer token; never shown.
-    counter: counts prompts where the server does not; an estimate by default.
+    counter: counts prompts before they are sent, and answers where the server does not; an estimate by default.
     timeout_seconds: for connecting and for each wait for more bytes.
     max_retries: further attempts after a retryable error, before the first piece of the answer has come.
     extra_body: fields added to every chat request, for what only this server knows.
@@ -67,11 +63,14 @@ class RemoteModel:
         self.name = model
         self.window_tokens = window_tokens
         self.counter: Counter = counter if counter is not None else EstimatingCounter()
-        self.timeout_seconds = timeout_seconds
-        self.max_retries = max_retries
         self.extra_body = dict(extra_body or {})
-        self._api_key = api_key
-        self._transport = transport
+        self.connection = Connection(
+            self.base_url,
+            api_key=api_key,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            transport=transport,
+        )
 
     def __repr__(self) -> str:
         return f"RemoteModel({self.base_url!r}, {self.name!r}, window_tokens={self.window_tokens})"
@@ -79,7 +78,7 @@ class RemoteModel:
     def generate(self, prompt: Promptable, sampling: Sampling = GREEDY) -> Reply:
         """Answers. Raises RemoteTimeout, RemoteUnavailable, RemoteRejected."""
         chat = _Chat(self, prompt, sampling, stream=False)
-        return chat.finish(self._fetch("POST", _CHAT, chat.body))
+        return chat.whole(self.connection.fetch("POST", _CHAT, chat.body))
 
     def stream(self, prompt: Promptable, sampling: Sampling = GREEDY) -> PieceStream:
         """Answers piece by piece. Dropping the stream closes the connection."""
@@ -88,7 +87,7 @@ class RemoteModel:
     async def agenerate(self, prompt: Promptable, sampling: Sampling = GREEDY) -> Reply:
         """As `generate`."""
         chat = _Chat(self, prompt, sampling, stream=False)
-        return chat.finish(await self._afetch("POST", _CHAT, chat.body))
+        return chat.whole(await self.connection.afetch("POST", _CHAT, chat.body))
 
     def astream(self, prompt: Promptable, sampling: Sampling = GREEDY) -> RemoteStream:
         """As `stream`, for `async for`."""
@@ -96,114 +95,133 @@ class RemoteModel:
 
     def list_models(self) -> list[str]:
         """The ids of the models that the server offers. Raises RemoteError."""
-        return model_names(self._fetch("GET", _MODELS))
+        return model_names(self.connection.fetch("GET", _MODELS))
 
     async def alist_models(self) -> list[str]:
         """As `list_models`."""
-        return model_names(await self._afetch("GET", _MODELS))
+        return model_names(await self.connection.afetch("GET", _MODELS))
 
-    # --- the two faces: connections ----------------------------------------------------------------------------
 
-    def _fetch(self, method: str, path: str, body: Any = None) -> Any:
-        for attempt in self._attempts():
-            with attempt, self._mapped_errors(), self._open(method, path, body) as response:
-                return parse_json(response.read(), status=response.status_code)
-        raise AssertionError("unreachable")
+class RemoteStream:
+    """`AsyncTextStream` over a connection. Cancelling the reader, or `aclose`, closes the connection."""
 
-    async def _afetch(self, method: str, path: str, body: Any = None) -> Any:
-        async for attempt in self._attempts():
-            with attempt, self._mapped_errors():
-                async with self._aopen(method, path, body) as response:
-                    return parse_json(await response.aread(), status=response.status_code)
-        raise AssertionError("unreachable")
+    def __init__(self, chat: _Chat) -> None:
+        self._chat = chat
+        self._pieces = chat.apieces()
+        self._text: list[str] = []
+        self._reply: Reply | None = None
 
-    @contextmanager
-    def _open(self, method: str, path: str, body: Any) -> Iterator[httpx.Response]:
-        client = httpx.Client(transport=self._transport, **self._options)
-        with client, client.stream(method, self.base_url + path, json=body) as response:
-            if response.is_error:
-                response.read()
-            self._raise_for(response)
-            yield response
+    def __aiter__(self) -> RemoteStream:
+        return self
 
-    @asynccontextmanager
-    async def _aopen(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        client = httpx.AsyncClient(transport=self._transport, **self._options)
-        async with client, client.stream(method, self.base_url + path, json=body) as response:
-            if response.is_error:
-                await response.aread()
-            self._raise_for(response)
-            yield response
-
-    def _raise_for(self, response: httpx.Response) -> None:
-        if response.is_success:
-            return
+    async def __anext__(self) -> str:
         try:
-            body = response.json() if response.is_error else "a redirect; check `base_url`"
-        except ValueError:
-            body = response.text
-        raise error_of(response.status_code, body, headers=response.headers, secret=self._api_key)
-
-    @contextmanager
-    def _mapped_errors(self) -> Iterator[None]:
-        """httpx's errors as ctxkit's. Their request, which holds the key, is not kept."""
-        try:
-            yield
-        except httpx.TimeoutException as error:
-            what = type(error).__name__
-            raise RemoteTimeout(f"{self.base_url} did not answer in {self.timeout_seconds:g} s ({what})") from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            reason = str(error) or type(error).__name__
-            raise RemoteUnavailable(f"cannot reach {self.base_url}: {reason}; is the server running?") from None
-
-    def _attempts(self) -> Any:
-        return stamina.retry_context(
-            on=_backoff, attempts=self.max_retries + 1, timeout=None, wait_initial=0.5, wait_max=8.0, wait_jitter=0.5
-        )
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext | bool:
-        return httpx.create_ssl_context() if self.base_url.startswith("https://") else False
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._finish(self._chat.answer.reason())
+            raise
+        self._text.append(piece)
+        return piece
 
     @property
-    def _options(self) -> dict[str, Any]:
-        headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        return {"headers": headers, "timeout": httpx.Timeout(self.timeout_seconds), "verify": self._tls}
+    def reply(self) -> Reply:
+        """The finished answer. Raises ModelError while the stream has not ended."""
+        if self._reply is None:
+            raise ModelError("the stream has not ended; read it to its end or close it first")
+        return self._reply
+
+    async def aclose(self) -> None:
+        """Closes the connection. `reply` then holds what came so far, with finish reason "cancelled"."""
+        await self._pieces.aclose()
+        self._finish("cancelled")
+
+    def _finish(self, reason: str) -> None:
+        if self._reply is None:
+            self._reply = self._chat.reply("".join(self._text), reason)
 
 
 class _Chat:
-    """One question to the server; a `PieceSource` for the sync face, and the same for the async one."""
+    """One question to the server. `pieces` and `apieces` are the same steps; the bytes are understood in one place."""
 
     def __init__(self, model: RemoteModel, prompt: Promptable, sampling: Sampling, *, stream: bool) -> None:
-        self.model = model
-        self.request: Request = as_request(prompt)
+        self.request = as_request(prompt)
         self.body = {**chat_body(model.name, self.request, sampling, stream=stream), **model.extra_body}
         self.answer = ChatAnswer()
+        self._model = model
+        self._connection = model.connection
 
-    def finish(self, body: Any) -> Reply:
+    def whole(self, body: Any) -> Reply:
         """The reply to a request that was not streamed."""
-        text = self.answer.whole(body)
+        with self._connection.typed_errors():
+            text = self.answer.whole(body)
         return self.reply(text, self.answer.reason())
 
     def reply(self, text: str, finish_reason: str) -> Reply:
-        usage, counter = self.answer.usage, self.model.counter
+        """With the server's own token counts; the counter's where it gave none."""
+        usage, counter = self.answer.usage, self._model.counter
         prompt_tokens = usage.get("prompt_tokens")
         completion_tokens = usage.get("completion_tokens")
         if prompt_tokens is None:
             prompt_tokens = counter.render(self.request.messages, tools=self.request.tools).tokens
         if completion_tokens is None:
             completion_tokens = counter.count(text)
-        return Reply(text, finish_reason, prompt_tokens, completion_tokens, self.model.name, self.answer.tool_calls)
+        return Reply(text, finish_reason, prompt_tokens, completion_tokens, self._model.name, self.answer.tool_calls)
 
     def pieces(self, stopped: threading.Event) -> Generator[str, None, str]:
-        started = False
-        for attempt in self.model._attempts():
-            with attempt, self.model._mapped_errors():
-                try:
-                    for piece in self._read():
-                        started = True
-                        yield piece
-                except RemoteError as error:
-                    raise _final(error, started) from None
-                break
+        with ExitStack() as stack, self._connection.typed_errors():
+            first, rest = self._start(stack)
+            yield from first
+            for piece in rest:
+                if stopped.is_set():
+                    return "cancelled"
+                yield piece
         return self.answer.reason()
+
+    async def apieces(self) -> AsyncGenerator[str, None]:
+        async with AsyncExitStack() as stack:
+            with self._connection.typed_errors():
+                first, rest = await self._astart(stack)
+                for piece in first:
+                    yield piece
+                async for piece in rest:
+                    yield piece
+
+    def _start(self, stack: ExitStack) -> tuple[list[str], Iterator[str]]:
+        """Opens the stream and reads its first piece, with retries; the connection then belongs to `stack`."""
+        for attempt in self._connection.attempts():
+            with attempt, self._connection.typed_errors(), ExitStack() as opened:
+                response = opened.enter_context(self._connection.open("POST", _CHAT, self.body))
+                rest = self._texts(response, self._reader(response))
+                first = [piece for piece in [next(rest, None)] if piece is not None]
+                stack.push(opened.pop_all())
+                return first, rest
+        raise AssertionError("unreachable")
+
+    async def _astart(self, stack: AsyncExitStack) -> tuple[list[str], AsyncIterator[str]]:
+        async for attempt in self._connection.attempts():
+            with attempt, self._connection.typed_errors():
+                async with AsyncExitStack() as opened:
+                    response = await opened.enter_async_context(self._connection.aopen("POST", _CHAT, self.body))
+                    rest = self._atexts(response, self._reader(response))
+                    first = [piece for piece in [await anext(rest, None)] if piece is not None]
+                    stack.push_async_exit(opened.pop_all())
+                    return first, rest
+        raise AssertionError("unreachable")
+
+    def _reader(self, response: httpx.Response) -> StreamReader:
+        self.answer = ChatAnswer()
+        return StreamReader(self.answer, response.headers.get("content-type", ""))
+
+    @staticmethod
+    def _texts(response: httpx.Response, reader: StreamReader) -> Iterator[str]:
+        for chunk in response.iter_bytes():
+            yield from reader.feed(chunk)
+        yield from reader.end()
+
+    @staticmethod
+    async def _atexts(response: httpx.Response, reader: StreamReader) -> AsyncIterator[str]:
+        async for chunk in response.aiter_bytes():
+            for piece in reader.feed(chunk):
+                yield piece
+        for piece in reader.end():
+            yield piece

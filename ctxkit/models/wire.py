@@ -154,6 +154,36 @@ class ChatAnswer:
             call["function"]["arguments"] += _as_text(function.get("arguments"))
 
 
+class StreamReader:
+    """Bytes of a streamed answer to its text. Also takes an answer that the server did not stream after all."""
+
+    def __init__(self, answer: ChatAnswer, content_type: str) -> None:
+        self._answer = answer
+        self._events = EventParser() if content_type.startswith("text/event-stream") else None
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """The pieces of text in `chunk`. Raises RemoteError for an error event, after the text before it."""
+        if self._events is None:
+            self._body += chunk
+            return
+        yield from self._texts(self._events.feed(chunk))
+
+    def end(self) -> Iterator[str]:
+        """What was still open. Raises RemoteUnavailable where the answer is not finished."""
+        if self._events is None:
+            text = self._answer.whole(parse_json(bytes(self._body), status=200))
+            yield from [text] if text else []
+            return
+        yield from self._texts(self._events.flush())
+        self._answer.check_finished()
+
+    def _texts(self, events: Iterator[str]) -> Iterator[str]:
+        for event in events:
+            if not self._answer.done and (text := self._answer.event(event)):
+                yield text
+
+
 def parse_json(content: bytes, *, status: int) -> Any:
     """JSON, or RemoteError with the beginning of what came instead."""
     try:
@@ -171,12 +201,9 @@ def model_names(body: Any) -> list[str]:
     return [str(entry["id"]) for entry in entries if isinstance(entry, Mapping) and "id" in entry]
 
 
-def error_of(
-    status: int, body: Any, *, headers: Mapping[str, str] | None = None, secret: str | None = None
-) -> RemoteError:
+def error_of(status: int, body: Any, *, headers: Mapping[str, str] | None = None) -> RemoteError:
     """The typed error for an error answer. `body` is its JSON, or its text where it is none."""
     text, code = _message_and_code(body)
-    text = text.replace(secret, "***") if secret else text
     message = f"the server answered {status}: {_short(text) or 'no message'}"
     if status in _TIMEOUT_STATUS:
         return RemoteTimeout(message, status=status, code=code)

@@ -108,7 +108,7 @@ def _read(
             if known.get(name) == content_hash:
                 report.unchanged.append(name)
                 continue
-            chunks = [chunk for document in load(path, base) for chunk in chunker.chunks(document)]
+            chunks = list(chunker.chunk_all(load(path, base)))
         except DocumentError as error:
             report.skipped.append(Skipped(name, error.reason))
             continue

@@ -6,28 +6,23 @@ import hashlib
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexNotFound
-from ctxkit.protocols import Encoder, Ranking
+from ctxkit.protocols import Encoder
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
-from ctxkit.retrieval.evidence import lexical_evidence
-from ctxkit.retrieval.fusion import Fusion, Run, ScoreFusion
+from ctxkit.retrieval.fusion import Fusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
-from ctxkit.retrieval.relevance import relevances
+from ctxkit.retrieval.search import MODES, Mode, Request, answer
 from ctxkit.retrieval.segments import SegmentGone
 from ctxkit.retrieval.snapshot import Snapshot, chunk_by_id
 from ctxkit.retrieval.store import FORMAT_VERSION, Store, generation
 from ctxkit.retrieval.writer import Writer, row_counts
-
-Mode = Literal["hybrid", "dense", "lexical"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 _ENCODED_AT_ONCE = 4096  # texts; bounds the memory that new vectors take
 _OPENING_ATTEMPTS = 5
@@ -205,7 +200,7 @@ class Index:
             raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
         _refuse_str("sources", sources)
         vector = None if mode == "lexical" or not len(self) else self._encode_query(query)
-        request = _Request(query, vector, k, mode, where, sources)
+        request = Request(query, vector, k, mode, where, sources)
         for _ in range(_OPENING_ATTEMPTS):
             known = self._generation()
             try:
@@ -274,28 +269,9 @@ class Index:
     def _encode_query(self, query: str) -> np.ndarray:
         return self.encoder.encode_queries([query])[0]
 
-    def _search(self, request: _Request) -> list[Hit]:
+    def _search(self, request: Request) -> list[Hit]:
         with self._store.reading() as connection:
-            snapshot = self._current(connection)
-            runs = self._runs(snapshot, request)
-            if request.mode == "hybrid":
-                fused, kind = self._fusion.fuse(runs), self._fusion.kind
-            else:
-                fused, kind = runs.get(request.mode, Run.empty()), request.mode
-            return _hits(request.query, snapshot, fused, runs, relevances(fused, kind)[: request.k])
-
-    def _runs(self, snapshot: Snapshot, request: _Request) -> dict[str, Run]:
-        """What each method found, best first."""
-        if not len(snapshot):
-            return {}
-        allowed = snapshot.allowed(request.where, request.sources)
-        depth = max(request.k, self._fusion.depth)
-        runs: dict[str, Run] = {}
-        if request.vector is not None:
-            runs["dense"] = snapshot.dense.search(request.vector, depth, allowed)
-        if request.mode != "dense":
-            runs["lexical"] = snapshot.lexical.search(request.query, depth, allowed)
-        return runs
+            return answer(self._current(connection), request, self._fusion)
 
     def _current(self, connection: sqlite3.Connection) -> Snapshot:
         if self._snapshot is None or self._snapshot.generation != generation(connection):
@@ -307,18 +283,6 @@ class Index:
             return generation(connection)
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """One search. `vector` is float32 [query rows, dims], None where no vectors are asked for."""
-
-    query: str
-    vector: np.ndarray | None
-    k: int
-    mode: Mode
-    where: Callable[[Chunk], bool] | None
-    sources: Sequence[str] | None
-
-
 def document_text(chunk: Chunk) -> str:
     """What is encoded for a chunk: its headings, then its text."""
     return "\n".join((" > ".join(chunk.title_path), chunk.text)) if chunk.title_path else chunk.text
@@ -327,21 +291,6 @@ def document_text(chunk: Chunk) -> str:
 def text_key(text: str) -> str:
     """Names a text by its content, so that equal texts share their vectors."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _hits(query: str, snapshot: Snapshot, fused: Run, runs: Mapping[str, Run], probabilities: list[float]) -> list[Hit]:
-    places = {method: {p: i for i, p in enumerate(run.positions.tolist())} for method, run in runs.items()}
-    hits = []
-    for at, (position, probability) in enumerate(zip(fused.positions.tolist(), probabilities, strict=False)):
-        chunk = snapshot.chunk(position)
-        rankings = tuple(
-            Ranking(method, place[position] + 1, float(runs[method].scores[place[position]]))
-            for method, place in places.items()
-            if position in place
-        )
-        evidence = lexical_evidence(query, chunk.text)
-        hits.append(Hit(chunk, at + 1, float(fused.scores[at]), probability, rankings, evidence))
-    return hits
 
 
 def _refuse_str(name: str, value: object) -> None:

@@ -30,14 +30,16 @@ def terms(text: str) -> list[str]:
 
 
 def stem(term: str) -> str:
-    """`term` without the plural s (Harman's s-stemmer, JASIS 1991).
+    """`term` without the plural s, if it is all letters (Harman's s-stemmer, JASIS 1991).
 
     Against no stemming, lexical hit@1 rises by 0.008 on xquad-en and nDCG@10 by 0.010 on cranfield; cutting off -ing
     and -ed as well changed neither clearly.
     """
-    if len(term) > 3 and term.endswith("ies"):
+    if len(term) < 4 or not term.isalpha():
+        return term
+    if term.endswith("ies"):
         return term[:-3] + "y"
-    if len(term) > 3 and term.endswith("s") and not term.endswith(("ss", "us", "is")):
+    if term.endswith("s") and not term.endswith(("ss", "us", "is")):
         return term[:-1]
     return term
 

@@ -15,8 +15,8 @@ the full tokenizer begins with the very same merges, and every merge it applies 
 A data file holds those merges, and the words that are one token in every family (checked by encoding each
 one with each tokenizer when the file is built). The estimate is the dearest family's sum.
 
-What is checked but not proved: that the regular expression engines agree on Unicode classes. Characters on
-which Unicode versions differ are kept out: the stretch of text around one is charged its UTF-8 bytes.
+Checked on every code point in context, not proved: that regular expression engines agree on Unicode classes. The
+stretch of text around a character on which Unicode versions differ is charged its UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -263,9 +263,6 @@ class _Ledger:
         for i, cost in enumerate(costs):
             row[i] += cost
 
-    def charge_one(self, owner: str | None, family: int, cost: int) -> None:
-        self._rows.setdefault(TEMPLATE if owner is None else owner, [0] * len(FAMILIES))[family] += cost
-
     def close(self, families: Iterable[str]) -> Rendering:
         totals = [sum(row[i] for row in self._rows.values()) for i in range(len(FAMILIES))]
         dearest = max((FAMILIES.index(family) for family in families), key=totals.__getitem__)
@@ -318,7 +315,7 @@ def _charge_pieces(ledger: _Ledger, owners: _Owners, chunk: str, start: int) -> 
     for i, family in enumerate(FAMILIES):
         at = start
         for piece in _pieces(family, chunk):
-            ledger.charge_one(owners.at(at), i, _piece_cost(family, piece))
+            ledger.charge(owners.at(at), [0] * i + [_piece_cost(family, piece)])
             at += len(piece)
 
 

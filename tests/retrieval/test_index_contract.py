@@ -30,9 +30,8 @@ WORDS = [
     "mu",
     "nu",
     "xi",
-    "omicron",
 ]
-QUERIES = ["alpha", "beta gamma gamma", "kappa omicron mu xi", "unknown words", "", "eta unknown"]
+QUERIES = ["alpha", "beta gamma gamma", "kappa lambda mu xi", "unknown words", "", "eta unknown"]
 MODES = ["hybrid", "dense", "lexical"]
 
 

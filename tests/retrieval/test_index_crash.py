@@ -87,7 +87,6 @@ class Held(HashingEncoder):
         return super().encode_documents(texts, progress=progress)
 
 index = Index.open(folder, encoder=Held(16))
-index._encoder.__class__.__name__ = "HashingEncoder"
 index.add(batch("held"))
 say("written")
 """

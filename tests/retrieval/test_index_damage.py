@@ -140,7 +140,7 @@ def test_many_threads_search_one_index_while_it_is_written(folder):
             try:
                 for _ in range(20):
                     assert len(index.search("word", 100)) >= 9
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 failures.append(error)
 
         threads = [threading.Thread(target=search) for _ in range(4)]

@@ -99,7 +99,7 @@ class AgainstADictMulti(AgainstADict):
     multi_vector = True
 
 
-quick = settings(max_examples=25, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=15, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestSingleVector = AgainstADict.TestCase
 TestSingleVector.settings = quick
 TestMultiVector = AgainstADictMulti.TestCase

@@ -31,7 +31,7 @@ RECORDED = [
     ("上下文窗口是有限的资源。", (12, 8, 8, 20, 24)),
     ("หน้าต่างบริบทของแบบจำลอง", (22, 11, 9, 45, 48)),
     ("मॉडल की संदर्भ सीमा निश्चित होती है।", (36, 33, 11, 41, 59)),
-    ("نافذة السياق", (9, 7, 5, 11, 14)),
+    ("نافذة السياق", (9, 7, 4, 11, 13)),
     ("Окно контекста ограничено", (13, 9, 8, 19, 28)),
     ("문맥의 길이는 정해져 있습니다.", (14, 11, 10, 34, 36)),
     ("東京タワーは一九五八年に完成しました。", (20, 13, 14, 31, 26)),
@@ -253,8 +253,8 @@ def smollm2() -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-@given(text=st.one_of(ANY_TEXT, st.text(alphabet="abcdeETS '123\n\t_(\"éß漢", max_size=80)))
+@given(text=st.one_of(st.text(max_size=200), st.text(alphabet="abcdeETS '123\n\t_(\"éß漢", max_size=80)))
 @settings(deadline=None, max_examples=400)
 def test_smollm2_is_never_estimated_below_its_count(smollm2: Tokenizer, text: str) -> None:
-    if text.isprintable() and "<" not in text:
+    if "<" not in text:  # a special token spelled out would be one token
         assert family_bounds(text)[FAMILIES.index("smollm2")] >= len(smollm2.encode(text, add_special_tokens=False).ids)

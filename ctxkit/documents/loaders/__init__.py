@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ctxkit.documents.document import Document
-
-from . import code, html, jsonl, markdown, pdf, rst, text
+from ctxkit.documents.loaders import code, html, jsonl, markdown, pdf, rst, text
 
 Loader = Callable[[bytes, str], list[Document]]
 """(bytes of the file, source name) -> its documents. Raises DocumentError."""

@@ -12,10 +12,9 @@ from html.parser import HTMLParser
 from ctxkit.documents.align import align
 from ctxkit.documents.decode import decode
 from ctxkit.documents.document import Document
+from ctxkit.documents.loaders import markdown
 from ctxkit.documents.origin import AlignedOrigin
 from ctxkit.errors import DocumentError, MissingExtra
-
-from . import markdown
 
 SUFFIXES = (".html", ".htm", ".xhtml")
 

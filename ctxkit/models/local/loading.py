@@ -27,7 +27,8 @@ def load_weights(
             )
     except (OSError, ValueError) as error:
         raise ModelNotFound(f"{str(folder)!r} holds no causal language model that can be loaded: {error}") from error
-    return model.to(target)
+    torch.nn.Module.to(model, target)  # in place; the override is typed for no device
+    return model
 
 
 def eos_ids_of(model: PreTrainedModel, counter: TemplateCounter) -> frozenset[int]:
@@ -53,7 +54,7 @@ def _as_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 def _stored_or_float32(folder: Path, device: torch.device) -> torch.dtype:
     """As stored, but float32 on a CPU that has no instructions for the stored 16-bit type: it would be far slower."""
-    stored = AutoConfig.from_pretrained(folder, local_files_only=True).dtype or torch.float32
+    stored = _as_dtype(AutoConfig.from_pretrained(folder, local_files_only=True).dtype or torch.float32)
     if device.type != "cpu" or stored == torch.float32:
         return stored
     able = torch.cpu.get_capabilities()

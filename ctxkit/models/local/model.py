@@ -20,6 +20,7 @@ from ctxkit.models.streams import AsyncPieceStream, PieceStream, adrain, drain
 from ctxkit.protocols import PromptMessage, Rendering, Reply, Sampling, Tool
 from ctxkit.tokens import TemplateCounter
 
+
 class LocalModel:
     """A model on this machine. Also a `Counter`: it counts with its own tokenizer and chat template.
 
@@ -47,7 +48,7 @@ class LocalModel:
         self.engine = Engine(model, prefill_tokens=prefill_tokens)
         self.counter = counter
         self.name = name or counter.name
-        self.window_tokens = window_tokens or int(model.config.max_position_embeddings)
+        self.window_tokens = window_tokens or int(model.config.get_text_config().max_position_embeddings)
         self.eos_ids = frozenset(eos_ids_of(model, counter) if eos_ids is None else eos_ids)
 
     @classmethod
@@ -62,7 +63,7 @@ class LocalModel:
         """Loads a known model, a local folder or a model of the Hugging Face hub.
 
         device: "cuda", "cpu", ...; CUDA where there is one, else the CPU.
-        dtype: "float32", "bfloat16" or a torch dtype; by default as stored where the device computes in it, else float32.
+        dtype: "float32", "bfloat16" or a torch dtype; as stored by default, float32 where the CPU has no bfloat16.
         Raises ModelNotPrepared, ModelNotFound.
         """
         folder = resolve(name_or_path, cache_dir)
@@ -151,8 +152,10 @@ class LocalModel:
     def _checked(self, ids: Sequence[int]) -> tuple[int, ...]:
         if not ids:
             raise PromptError("the prompt has no tokens; give at least one")
-        size = self.model.get_input_embeddings().num_embeddings
+        size = int(self.model.config.get_text_config().vocab_size)
         if not 0 <= min(ids) <= max(ids) < size:
-            raise PromptError(f"ids must be in [0, {size}), got {min(ids)} to {max(ids)}; were they made for this model?")
+            raise PromptError(
+                f"ids must be in [0, {size}), got {min(ids)} to {max(ids)}; were they made for this model?"
+            )
         check_window(len(ids), 0, self.window_tokens)
         return tuple(ids)

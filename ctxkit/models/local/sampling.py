@@ -22,13 +22,14 @@ def make_draw(sampling: Sampling) -> Draw:
         return lambda logits: int(logits.argmax())
     warpers = _warpers(sampling)
     generator = torch.Generator()
+    no_ids = torch.LongTensor(1, 0)  # none of these warpers looks at what came before
     if sampling.seed is None:
         generator.seed()
     else:
         generator.manual_seed(sampling.seed)
 
     def draw(logits: torch.Tensor) -> int:
-        scores = warpers(torch.empty((1, 0), dtype=torch.long), logits.detach().cpu()[None])  # [1, vocabulary]
+        scores = warpers(no_ids, logits.detach().cpu()[None])  # [1, vocabulary]
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=generator))
 
     return draw

@@ -1,0 +1,121 @@
+"""Connection: HTTP to an OpenAI-compatible server, sync and async, with typed errors and retries."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
+from typing import Any
+
+import httpx
+import stamina
+
+from ctxkit.errors import RemoteError, RemoteTimeout, RemoteUnavailable
+from ctxkit.models.wire import RetryLater, error_of, parse_json
+
+MAX_RETRY_AFTER_SECONDS = 60.0
+"""A server that asks for a longer pause is not waited for."""
+
+
+class Connection:
+    """Opens requests. A client lives as long as its request, so one Connection serves any thread and event loop."""
+
+    def __init__(
+        self, base_url: str, *, api_key: str | None, timeout_seconds: float, max_retries: int, transport: Any
+    ) -> None:
+        self.base_url = base_url
+        self.timeout_seconds = timeout_seconds
+        self.max_retries = max_retries
+        self._api_key = api_key
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"Connection({self.base_url!r})"
+
+    def fetch(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON answer. Raises RemoteError."""
+        for attempt in self.attempts():
+            with attempt, self.typed_errors(), self.open(method, path, body) as response:
+                return parse_json(response.read(), status=response.status_code)
+        raise AssertionError("unreachable")
+
+    async def afetch(self, method: str, path: str, body: Any = None) -> Any:
+        """As `fetch`."""
+        async for attempt in self.attempts():
+            with attempt, self.typed_errors():
+                async with self.aopen(method, path, body) as response:
+                    return parse_json(await response.aread(), status=response.status_code)
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def open(self, method: str, path: str, body: Any) -> Iterator[httpx.Response]:
+        """A successful response whose body is not read yet."""
+        client = httpx.Client(transport=self._transport, **self._options)
+        with client, client.stream(method, self.base_url + path, json=body) as response:
+            if not response.is_success:
+                response.read()
+                raise _error(response)
+            yield response
+
+    @asynccontextmanager
+    async def aopen(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        """As `open`."""
+        client = httpx.AsyncClient(transport=self._transport, **self._options)
+        async with client, client.stream(method, self.base_url + path, json=body) as response:
+            if not response.is_success:
+                await response.aread()
+                raise _error(response)
+            yield response
+
+    @contextmanager
+    def typed_errors(self) -> Iterator[None]:
+        """httpx's errors as ctxkit's, without the request they hold; and no key in any message."""
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            what = type(error).__name__
+            raise RemoteTimeout(f"{self.base_url} did not answer in {self.timeout_seconds:g} s ({what})") from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            reason = self._redacted(str(error) or type(error).__name__)
+            raise RemoteUnavailable(f"no answer from {self.base_url}: {reason}. Is the server running?") from None
+        except RemoteError as error:
+            error.args = tuple(self._redacted(str(argument)) for argument in error.args)
+            raise
+
+    def attempts(self) -> Any:
+        """A stamina context: one attempt and `max_retries` more after retryable errors."""
+        return stamina.retry_context(
+            on=_backoff, attempts=self.max_retries + 1, timeout=None, wait_initial=0.5, wait_max=8.0, wait_jitter=0.5
+        )
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._api_key, "***") if self._api_key else text
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext | bool:
+        return httpx.create_ssl_context() if self.base_url.startswith("https://") else False
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return {"headers": headers, "timeout": httpx.Timeout(self.timeout_seconds), "verify": self._tls}
+
+
+def _error(response: httpx.Response) -> RemoteError:
+    """The error that a response other than 2xx means; its body has been read."""
+    if response.is_redirect:
+        return error_of(response.status_code, f"moved to {response.headers.get('location')}; correct `base_url`")
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    return error_of(response.status_code, body, headers=response.headers)
+
+
+def _backoff(error: Exception) -> bool | float:
+    """Whether to try again, or the seconds the server asked to wait first."""
+    if isinstance(error, RetryLater):
+        wait = error.retry_after_seconds
+        return wait if wait <= MAX_RETRY_AFTER_SECONDS else False
+    return isinstance(error, RemoteError) and error.retryable
