@@ -1,4 +1,4 @@
-"""Builds the data file of `ctxkit.tokens.estimate`, and measures how tight, and whether, its bound holds.
+"""Builds the data file of `ctxkit.tokens.bpe_bound`, and measures how tight, and whether, its bound holds.
 
     python benchmarks/estimator_bound.py --litellm-wheel litellm.whl --tokenizer-json smollm2=tokenizer.json
     python benchmarks/estimator_bound.py --tiktoken cl100k=cl100k_base.tiktoken --tiktoken llama3=tokenizer.model
@@ -22,11 +22,11 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ctxkit.tokens import estimate
+from ctxkit.tokens import bpe_bound
 
-DATA = Path(estimate.__file__).parent / "data" / "bpe_bounds.xz"
+DATA = Path(bpe_bound.__file__).parent / "data" / "bpe_bounds.xz"
 # Tokenizer: the family whose bound must hold for it.
-PROMISED: dict[str, str] = {**{family: family for family in estimate.FAMILIES}, "llama3": "cl100k"}
+PROMISED: dict[str, str] = {**{family: family for family in bpe_bound.FAMILIES}, "llama3": "cl100k"}
 Count = Callable[[str], int]
 
 # Where a vocabulary is cut: merges kept for pieces of any alphabet, and for pieces of spaces and non-ASCII bytes only.
@@ -142,7 +142,7 @@ def fold(words: Sequence[str]) -> bytes:
 def merge_lists(tokens: Sequence[bytes], cut: int, wide_cut: int) -> tuple[list[bytes], list[bytes]]:
     """The first `cut` merges, and those over spaces and non-ASCII bytes from there to `wide_cut`."""
     first = [token for token in tokens[:cut] if len(token) > 1]
-    return first, [token for token in tokens[cut:wide_cut] if len(token) > 1 and estimate.is_wide(token)]
+    return first, [token for token in tokens[cut:wide_cut] if len(token) > 1 and bpe_bound.is_wide(token)]
 
 
 def common_words(vocabularies: Vocabularies, lists: dict[str, tuple[list[bytes], list[bytes]]]) -> list[str]:
@@ -154,7 +154,7 @@ def common_words(vocabularies: Vocabularies, lists: dict[str, tuple[list[bytes],
     )
     words = [word for word in words if all(vocabularies.count[name](word) == 1 for name in names)]
     ranks = [{token: rank for rank, token in enumerate(lists[name][0])} for name in names]
-    return [word for word in words if any(estimate.merged_length(word.encode(), table) > 1 for table in ranks)]
+    return [word for word in words if any(bpe_bound.merged_length(word.encode(), table) > 1 for table in ranks)]
 
 
 def build(vocabularies: Vocabularies) -> bytes:
@@ -299,7 +299,7 @@ def violations(vocabularies: Vocabularies, texts: Iterator[str]) -> list[tuple[s
     """(tokenizer, real, estimate, text) for each promised tokenizer whose count the estimate falls short of."""
     found = []
     for text in texts:
-        costs: dict[str, int] = dict(zip(estimate.FAMILIES, estimate.family_bounds(text), strict=True))
+        costs: dict[str, int] = dict(zip(bpe_bound.FAMILIES, bpe_bound.family_bounds(text), strict=True))
         for name, family in PROMISED.items():
             if name in vocabularies.count and (real := vocabularies.count[name](text)) > costs[family]:
                 found.append((name, real, costs[family], text))
@@ -312,7 +312,7 @@ def table(vocabularies: Vocabularies, kinds: dict[str, str]) -> list[str]:
     for kind, text in kinds.items():
         real = [vocabularies.count[name](text) for name in names]
         promised = max(n for name, n in zip(names, real, strict=True) if name in PROMISED)
-        guess = max(estimate.family_bounds(text))
+        guess = max(bpe_bound.family_bounds(text))
         rows.append(f"{kind:16}{guess:9}" + "".join(f"{guess / n:10.2f}" for n in [*real, promised]))
     return rows
 

@@ -141,7 +141,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A finished answer. `finish_reason`: "stop" (the model or a stop string ended it), "length", "tool_calls", "cancelled"."""
+    """A finished answer.
+
+    finish_reason: "stop" (the model or a stop string ended it), "length", "tool_calls" or "cancelled".
+    """
 
     text: str
     finish_reason: str
@@ -152,7 +155,7 @@ class Reply:
 
 
 class TextStream(Protocol):
-    """Pieces of an answer as they come. Dropping or closing it stops the computation; `reply` is there once it ended."""
+    """Pieces of an answer as they come. Dropping or closing it stops the computation; `reply` is there at the end."""
 
     @property
     def reply(self) -> Reply: ...
@@ -236,6 +239,10 @@ class Encoder(Protocol):
 
     @property
     def multi_vector(self) -> bool: ...
+
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as this encoder cuts it; chunk sizes are measured with it."""
+        ...
 
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors: ...
 

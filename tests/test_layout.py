@@ -115,7 +115,9 @@ def test_no_module_prints_pickles_or_evaluates(repository: Path) -> None:
     wrong = []
     for module, path in modules(repository):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        calls = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
         wrong.extend(f"{module}: {name}" for name in calls & {"print", "eval", "exec"})
         wrong.extend(f"{module}: {name}" for name in imported(path, module) & {"pickle", "dill", "shelve"})
     assert not wrong

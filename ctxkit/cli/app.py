@@ -41,7 +41,9 @@ def _options(
     debug: Annotated[bool, typer.Option(_debug, help="Log what happens and show tracebacks.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler()  # the level is the handler's: some libraries set their own loggers to DEBUG
+    handler.setLevel(logging.DEBUG if debug else logging.ERROR)
+    logging.basicConfig(level=handler.level, handlers=[handler], format="%(name)s: %(message)s")
 
 
 def main() -> None:
@@ -57,5 +59,5 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe went away (`ctxkit pack ... | head`): that is its right, not our failure.
-        sys.stdout = None  # type: ignore[assignment]  # or the interpreter would flush into the closed pipe
+        sys.stdout = None  # or the interpreter would flush into the closed pipe
         sys.exit(0)

@@ -24,12 +24,12 @@ def list_models(as_json: AsJson = False) -> None:
 
     found = available(Settings().cache_dir)
     if as_json:
-        emit_json([{**asdict(one), "path": str(one.path) if one.path else None} for one in found])
+        emit_json([{**asdict(one), "where": str(one.where) if one.where else None} for one in found])
         return
     table = Table("name", "prepared", "window", "size", "licence", "where", box=SIMPLE_HEAD, pad_edge=False)
     for one in found:
         size = f"{one.size_bytes / 1e6:,.0f} MB" if one.size_bytes else ""
-        where = str(one.path) if one.path else f"ctxkit models prepare {one.name}"
+        where = str(one.where) if one.where else f"ctxkit models prepare {one.name}"
         table.add_row(one.name, "yes" if one.prepared else "no", f"{one.window_tokens:,}", size, one.licence, where)
     STDOUT.print(table)
 

@@ -7,6 +7,7 @@ leaves over goes to single steps that still fit. The relaxation's value bounds e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ def choose(
         state.raise_floor(kind, steps)
     state.take(steps)
     state.take(sorted(single_steps(options, state.picks), key=lambda step: step.order))
-    value = sum(options[group][pick].value for group, pick in state.picks.items())
+    value = value_of(options, state.picks)
     bound, price = relaxation(steps, capacity)
     return Choice(dict(state.picks), value, max(bound, value), price)
 
@@ -92,14 +93,19 @@ def hull_steps(group: int, levels: Sequence[Option]) -> list[Step]:
 
 def relaxation(steps: Iterable[Step], capacity: int) -> tuple[float, float]:
     """Value of the linear relaxation (densest steps first, the last cut to fit), and the density of that last step."""
-    value = 0.0
+    values: list[float] = []
     left = capacity
     for step in steps:
         if step.tokens > left:
-            return value + step.density * left, step.density
-        value += step.value
+            return math.fsum([*values, step.density * left]), step.density
+        values.append(step.value)
         left -= step.tokens
-    return value, 0.0
+    return math.fsum(values), 0.0
+
+
+def value_of(options: Mapping[int, Sequence[Option]], picks: Mapping[int, int]) -> float:
+    """What the picks are worth; rounded once, so that equal sets of values are equal sums."""
+    return math.fsum(options[group][pick].value for group, pick in picks.items())
 
 
 def _is_above(option: Option, other: Option) -> bool:

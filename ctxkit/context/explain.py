@@ -64,15 +64,15 @@ class _Priced:
         return not self.level.parts
 
     def reason(self, budget: Budget, slack: int) -> str:
-        worth = f"worth {self.group.value:.3g}, {1000 * self.density:.3g} per 1,000 tokens"
+        worth = f"value {self.group.value:.2g}"
         if not self.is_dropped:
-            return worth if self.level.name == "full" else f"reduced by {self.level.method}; whole it is {worth}"
+            return worth if self.level.name == "full" else f"reduced by {self.level.method}; whole it has {worth}"
         if self.group.value == 0:
-            return "relevance 0: it would never be taken"
+            return "relevance 0: never taken"
         if self.tokens > slack:
-            return f"needs about {self.tokens:,} tokens and {max(slack, 0):,} are left; {worth}"
+            return f"{worth}; needs {self.tokens:,}, {max(slack, 0):,} left"
         capped = [part.kind for part in self.group.parts if part.kind in budget.caps]
-        return f"the cap of {capped[0]!r} ({budget.caps[capped[0]]:,} tokens) is reached; {worth}" if capped else worth
+        return f"{worth}; cap of {capped[0]!r} ({budget.caps[capped[0]]:,}) reached" if capped else worth
 
     def decision(self, part: Part, tokens: int, full_tokens: int, reason: str, enters_at: int) -> Decision:
         handle = next((handle for handle in self.level.handles if handle.part_id == part.id), None)

@@ -55,17 +55,22 @@ def _piece(name: str, tokens: int, colour: str, window: int) -> str:
 
 
 def _table(plan: Plan) -> str:
-    kinds = {decision.part.id: decision.part.kind for decision in plan.decisions}
-    body = "".join(_row(row, kinds.get(row[1], "")) for row in report.rows(plan))
+    rows = report.rows(plan)
+    parts = [decision.part for decision in plan.decisions]
+    named = [(part.kind, part.id) for part in parts] + [("", row[1]) for row in rows[len(parts) :]]
+    body = "".join(_row(row, kind, name) for row, (kind, name) in zip(rows, named, strict=True))
     head = "".join(f'<th style="{_CELL}">{name}</th>' for name in ("", "part", "level", "tokens", "why"))
     return f'<table style="border-collapse:collapse;font-size:12px"><tr>{head}</tr>{body}</table>'
 
 
-def _row(row: tuple[str, str, str, str, str], kind: str) -> str:
+def _row(row: tuple[str, str, str, str, str], kind: str, id_: str) -> str:
+    """One line; hovering over it shows the id that `plan.why` takes."""
     number, name, level, tokens, reason = map(escape, row)
     swatch = f'<span style="color:{_COLOURS.get(kind, _OVERHEAD)}">&#9632;</span>'
     faded = ";opacity:.6" if level == "dropped" else ""
     cells = (f"{swatch} {number}", name, level, tokens, reason)
     return (
-        f'<tr style="background:none{faded}">' + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+        f'<tr title="{escape(id_)}" style="background:none{faded}">'
+        + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
+        + "</tr>"
     )

@@ -26,9 +26,13 @@ def headline(plan: Plan) -> str:
 
 
 def rows(plan: Plan) -> list[tuple[str, str, str, str, str]]:
-    """(number, id, level, tokens, reason) per part, then template and tools: the tokens add up to prompt_tokens."""
+    """(number, part, level, tokens, why) per part, then template and tools: the tokens add up to prompt_tokens.
+
+    A part is named by its source where it has one, else by its id.
+    """
     listed = [
-        (f"[{d.number}]" if d.number else "", d.part.id, d.level, f"{d.tokens:,}", d.reason) for d in plan.decisions
+        (f"[{d.number}]" if d.number else "", d.part.source or d.part.id, d.level, f"{d.tokens:,}", _short(d))
+        for d in plan.decisions
     ]
     listed.append(("", "template", "", f"{plan.template_tokens:,}", "chat template and generation prompt"))
     if plan.tools_tokens:
@@ -60,6 +64,10 @@ def as_table(plan: Plan) -> Any:
     for row in rows(plan):
         table.add_row(*map(Text, row), style="dim" if row[2] == "dropped" else "")
     return table
+
+
+def _short(decision: Decision) -> str:
+    return decision.reason if decision.enters_at is None else f"{decision.reason}; in at {decision.enters_at:,}"
 
 
 def why(decision: Decision) -> str:

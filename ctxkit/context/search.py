@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ctxkit.context.choose import Option, choose, single_steps
+from ctxkit.context.choose import Option, choose, single_steps, value_of
 from ctxkit.context.level import Level
 from ctxkit.context.problem import SEAM_TOKENS, Costs, Problem
 from ctxkit.protocols import Rendering
@@ -83,7 +83,8 @@ def _filled(problem: Problem, found: Found, ladders: Ladders, options: Mapping[i
         if tries == _TRIES:
             break
         tries += 1
-        tried = replace(found, picks={**found.picks, step.group: step.end}, value=found.value + step.value)
+        picks = {**found.picks, step.group: step.end}
+        tried = replace(found, picks=picks, value=value_of(options, picks))
         levels = tried.levels(ladders)
         rendering = problem.render(levels)
         if problem.fits(rendering, levels):

@@ -90,7 +90,7 @@ def trim(text: str, start: int, end: int, inside: frozenset[int]) -> tuple[int, 
 def even_cuts(start: int, end: int, parts: int, inside: frozenset[int]) -> list[int]:
     """Offsets that divide the span into about `parts` pieces of equal chars; none where it is a single cluster."""
     step = max(1, (end - start) // parts)
-    cuts = []
+    cuts: list[int] = []
     for target in range(start + step, end, step):
         while target in inside:
             target += 1

@@ -143,15 +143,23 @@ class Index:
 
         Only texts that are new are encoded. Raises ValueError for a chunk of another source, else as `add`.
         """
-        chunks = list(chunks)
-        for chunk in chunks:
-            if chunk.source != source:
-                raise ValueError(f"chunk {chunk.id!r} is of source {chunk.source!r}, expected {source!r}")
+        return self.replace_sources([(source, content_hash, chunks)], progress=progress)
+
+    def replace_sources(self, sources: Iterable[tuple[str, str, Iterable[Chunk]]], *, progress: bool = False) -> Change:
+        """`replace_source` for several (source, content hash, chunks) in one transaction: full encoder batches."""
+        given = [(source, content_hash, list(chunks)) for source, content_hash, chunks in sources]
+        for source, _, chunks in given:
+            for chunk in chunks:
+                if chunk.source != source:
+                    raise ValueError(f"chunk {chunk.id!r} is of source {chunk.source!r}, expected {source!r}")
         with self._store.writing() as writer:
-            gone = writer.ids_of(source) - {chunk.id for chunk in chunks}
+            gone: set[str] = set()
+            for source, _, chunks in given:
+                gone |= writer.ids_of(source) - {chunk.id for chunk in chunks}
             writer.drop_chunks(gone)
-            change = self._put(writer, chunks, progress)
-            writer.put_source(source, content_hash)
+            change = self._put(writer, [chunk for _, _, chunks in given for chunk in chunks], progress)
+            for source, content_hash, _ in given:
+                writer.put_source(source, content_hash)
             return Change(change.added, len(gone), change.encoded)
 
     def delete(self, *, sources: Iterable[str] | None = None, ids: Iterable[str] | None = None) -> Change:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def chunk_by_id(connection: sqlite3.Connection, id_: str) -> Chunk | None:
     return None if row is None else _chunk(row)
 
 
-def _chunk(row: tuple) -> Chunk:
+def _chunk(row: tuple[Any, ...]) -> Chunk:
     id_, source, text, title_path, start_line, end_line, start_byte, end_byte, page, metadata = row
     return Chunk(
         id=id_,

@@ -28,7 +28,8 @@ def load(data: bytes, source: str) -> list[Document]:
     pages = [_clean(page) for page in _page_texts(data, source)]
     if not any(page.strip() for page in pages):
         raise DocumentError(source, f"no text in {len(pages):,} page(s): scanned images are not read")
-    text, starts, blocks = "", [], []
+    text, starts = "", list[int]()
+    blocks: list[Block] = []
     for number, page in enumerate(pages, 1):
         starts.append(len(text))
         spans = paragraphs(page)

@@ -50,6 +50,10 @@ class HashingEncoder:
     def multi_vector(self) -> bool:
         return self._multi_vector
 
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        """Words of each text."""
+        return [len(_WORD.findall(text)) for text in texts]
+
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """Vectors of `texts`: one row per text, or per word. A text without words gets the row of the empty word."""
         rows = [self._rows(text) for text in texts]

