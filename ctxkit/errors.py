@@ -13,7 +13,6 @@
     └── ModelError               a model cannot be had, or failed
         ├── ModelNotFound        no such model here
         ├── ModelNotPrepared     known, but not yet converted into the cache
-        ├── CapabilityMissing    the model cannot do what was asked
         └── RemoteError          an OpenAI-compatible server said no, or nothing
             ├── RemoteTimeout    no answer in time
             ├── RemoteUnavailable  connection refused, 429, 5xx
@@ -105,10 +104,6 @@ class ModelNotFound(ModelError):
 
 class ModelNotPrepared(ModelError):
     """The model is known but has not been converted into the cache folder yet."""
-
-
-class CapabilityMissing(ModelError):
-    """The model cannot do what was asked of it."""
 
 
 class RemoteError(ModelError):

@@ -181,7 +181,7 @@ class Model(Protocol):
     """Anything that answers a prompt.
 
     `capabilities` names what a model can do beyond text in, text out: "score", "logits", "embeds", "fork", "crop",
-    "sync_text", "attention_evidence". Ask before use; a missing one raises CapabilityMissing.
+    "sync_text", "attention_evidence". Ask before use: a model has the methods of the capabilities it names.
     """
 
     @property

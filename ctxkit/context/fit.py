@@ -113,7 +113,7 @@ def _plan(problem: Problem, base: Rendering, ladders: Ladders, costs: Costs, fou
         ids=rendering.ids,
         prompt_tokens=rendering.tokens,
         budget=problem.budget,
-        decisions=decide(problem.groups, chosen, rendering, problem.budget, base.tokens, costs.part),
+        decisions=decide(problem.groups, chosen, rendering, problem.budget, base, costs.part),
         template_tokens=rendering.by_owner.get(TEMPLATE, 0),
         tools_tokens=rendering.by_owner.get(TOOLS, 0),
         value=found.value,

@@ -60,7 +60,7 @@ def _table(plan: Plan) -> str:
     named = [(part.kind, part.id) for part in parts] + [("", row[1]) for row in rows[len(parts) :]]
     body = "".join(_row(row, kind, name) for row, (kind, name) in zip(rows, named, strict=True))
     head = "".join(f'<th style="{_CELL}">{name}</th>' for name in ("", "part", "level", "tokens", "why"))
-    return f'<table style="border-collapse:collapse;font-size:12px"><tr>{head}</tr>{body}</table>'
+    return f'<table style="border-collapse:collapse;font-size:12px;color:inherit"><tr>{head}</tr>{body}</table>'
 
 
 def _row(row: tuple[str, str, str, str, str], kind: str, id_: str) -> str:

@@ -58,7 +58,8 @@ def test_a_cap_binds_its_kind_and_leaves_the_rest_to_others() -> None:
     kinds = [decision.part.kind for decision in plan.kept]
     assert kinds.count("passage") == 2
     assert kinds.count("turn") == 5
-    assert any("cap of 'passage' (20) reached" in decision.reason for decision in plan.dropped)
+    assert all("left of the cap of 'passage' (20)" in decision.reason for decision in plan.dropped)
+    assert all(decision.enters_at is None for decision in plan.dropped), "no window lets them past the cap"
 
 
 def test_a_floor_is_kept_for_its_kind_before_others_compete() -> None:

@@ -1,4 +1,4 @@
-"""What the pages and examples may count on: a folder with documents and an index, a model folder, a server, no network."""
+"""What pages and examples may count on: documents and an index of them, a model folder, a server, no network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the prepared folder as the working directory, with no CTXKIT_* variable set and a server that answers."""
+    """A copy of the prepared folder as the working directory, no CTXKIT_* variable set, and a server that answers."""
     folder = shutil.copytree(prepared, tmp_path / "workspace")
     for name in [name for name in os.environ if name.startswith("CTXKIT_")]:
         monkeypatch.delenv(name)

@@ -1,8 +1,8 @@
 """README and docs are true: their Python runs, their commands succeed, their links lead somewhere.
 
-Each page is run from top to bottom, in one namespace and one temporary working directory (see conftest.py). Pages may use
-these names without defining them: MODEL_FOLDER, a folder with a tokenizer and a chat template, without weights. The
-working directory holds README.md, docs/ and an index of both in .ctxkit; http://127.0.0.1:8000/v1 is a server.
+Each page is run from top to bottom, in one namespace and one temporary working directory (see conftest.py). Pages may
+use MODEL_FOLDER without defining it: a folder with a tokenizer and a chat template, without weights. The working
+directory holds README.md, docs/ and an index of both in .ctxkit; http://127.0.0.1:8000/v1 is a server.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})\s*([\w+-]*)")
 _LINK = re.compile(r"\]\(\s*<?([^)\s>]+)|^\s*\[[^\]]+\]:\s*(\S+)|(?:src|href)=[\"']([^\"']+)", re.MULTILINE)
+_CODE_SPAN = re.compile(r"`[^`\n]*`")
 _TARGET = re.compile(r"^([\w-]+):", re.MULTILINE)
 _SHELL = frozenset({"|", ">", ">>", "<", "&&", ";"})
 _UNRUN = frozenset({"git", "cd", "pip", "make", "python", ".venv/bin/python", "source"})
@@ -32,11 +33,12 @@ _UNRUN = frozenset({"git", "cd", "pip", "make", "python", ".venv/bin/python", "s
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `line` is the 1-based line of its first line."""
+    """A fenced block of `length` lines. `line` is the 1-based line of the first."""
 
     language: str
     text: str
     line: int
+    length: int
 
     def commands(self) -> Iterator[tuple[int, list[str]]]:
         """(line, words) of each line that starts with `$ `; comments, pipes and what follows them cut off."""
@@ -76,18 +78,20 @@ def fenced(page: Path) -> tuple[Block, ...]:
             opened = (match[1], match[2], number + 1)
         elif opened and match and match[1].startswith(opened[0]) and not match[2]:
             mark, language, first = opened
-            found.append(Block(language, "\n".join(lines[first - 1 : number - 1]), first))
+            inner = lines[first - 1 : number - 1]
+            found.append(Block(language, "\n".join(inner), first, len(inner)))
             opened = None
     assert opened is None, f"{page.name}:{opened[2] - 1}: a fence that is never closed" if opened else ""
     return tuple(found)
 
 
-def prose(page: Path) -> str:
-    """The page without fenced blocks and code spans."""
-    text = page.read_text(encoding="utf-8")
+def outside_fences(page: Path) -> str:
+    """The page without its fenced blocks."""
+    lines: list[str | None] = list(page.read_text(encoding="utf-8").splitlines())
     for block in fenced(page):
-        text = text.replace(block.text, "") if block.text.strip() else text
-    return re.sub(r"`[^`\n]*`", "", text)
+        first = block.line - 2  # the fence itself
+        lines[first : first + block.length + 2] = [None] * (block.length + 2)
+    return "\n".join(line for line in lines if line is not None)
 
 
 def _pages_with(language: str) -> list[Any]:
@@ -135,7 +139,7 @@ def test_commands_that_are_not_ours_name_what_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
     wrong = []
-    for match in _LINK.finditer(prose(page)):
+    for match in _LINK.finditer(_CODE_SPAN.sub("", outside_fences(page))):
         target = next(group for group in match.groups() if group)
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
             continue
@@ -150,8 +154,5 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
 
 def anchors(page: Path) -> set[str]:
     """What GitHub makes of the page's headings."""
-    text = page.read_text(encoding="utf-8")
-    for block in fenced(page):
-        text = text.replace(block.text, "") if block.text.strip() else text
-    headings = re.findall(r"^#+ +(.+?)\s*$", text, re.MULTILINE)
+    headings = re.findall(r"^#+ +(.+?)\s*$", outside_fences(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
