@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,7 +13,7 @@ import typer
 from ctxkit import __version__
 from ctxkit.cli import ask, count, index, models, pack, plan
 from ctxkit.cli.output import fail
-from ctxkit.errors import CtxkitError
+from ctxkit.errors import BudgetInfeasible, CtxkitError
 
 app = typer.Typer(
     name="ctxkit",
@@ -28,6 +30,7 @@ app.command("count")(count.count)
 app.add_typer(models.app, name="models")
 
 _debug = "--debug"
+_LOG_FORMAT = "%(name)s: %(message)s"
 
 
 def _show_version(wanted: bool) -> None:
@@ -39,25 +42,48 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option(_debug, help="Log what happens and show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     handler = logging.StreamHandler()  # the level is the handler's: some libraries set their own loggers to DEBUG
-    handler.setLevel(logging.DEBUG if debug else logging.ERROR)
-    logging.basicConfig(level=handler.level, handlers=[handler], format="%(name)s: %(message)s")
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    handler.addFilter(lambda record: debug or record.levelno >= logging.ERROR or record.name.startswith("ctxkit."))
+    logging.basicConfig(level=handler.level, handlers=[handler], format="%(message)s" if not debug else _LOG_FORMAT)
 
 
-def main() -> None:
-    """Run the command. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files were skipped."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files were skipped.
+
+    arguments: without the program's name; those of the process by default. `--debug` may stand anywhere before `--`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    debug = _debug in given[:end]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a narrow encoding is no reason to fail
     try:
-        app()
-    except CtxkitError as error:
-        if _debug in sys.argv:
+        app([_debug] * debug + [one for one in given[:end] if one != _debug] + given[end:])
+    except Exception as error:
+        if debug:
             raise
-        fail(str(error))
+        fail(_told(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`ctxkit pack ... | head`): that is its right, not our failure.
-        sys.stdout = None  # or the interpreter would flush into the closed pipe
-        sys.exit(0)
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in the words of the command line."""
+    if isinstance(error, BudgetInfeasible):
+        return _too_small(error)
+    if isinstance(error, CtxkitError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    return f"unexpected {type(error).__name__}: {error} ({_debug} shows the traceback)"
+
+
+def _too_small(error: BudgetInfeasible) -> str:
+    parts = ", ".join(f"{name} {tokens:,}" for name, tokens in error.by_part.items())
+    needed = f"at least --budget {error.minimum:,} is needed"
+    reserve = f" with --reserve {error.reserve_tokens:,}" if error.reserve_tokens else ""
+    return f"a budget of {error.window_tokens:,} tokens is too small, {needed}{reserve} ({parts})"

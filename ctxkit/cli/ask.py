@@ -16,9 +16,9 @@ from ctxkit.cli.options import (
     ModelName,
     Question,
     ReserveTokens,
+    limits,
 )
 from ctxkit.cli.output import emit_json, note, print_raw
-from ctxkit.cli.settings import Settings
 
 
 def ask(
@@ -34,16 +34,17 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Answer a question from the index. [1] marks what passage 1 supports; sources and tokens follow on stderr."""
-    from ctxkit.context import Budget
     from ctxkit.pipeline import Pipeline
     from ctxkit.protocols import Sampling
 
-    settings = Settings()
-    limits = Budget(budget or settings.budget, reserve or settings.reserve)
+    within = limits(budget, reserve)
     with open_index(index) as opened:
-        answering = open_model(model, base_url, limits.window_tokens)
+        answering = open_model(model, base_url, within.window_tokens)
+        if answering.window_tokens < within.window_tokens:
+            note(f"the budget is cut to the window of {answering.name}: {answering.window_tokens:,} tokens")
+            within = limits(answering.window_tokens, reserve)
         stream = Pipeline(opened, answering, candidates=candidates).ask(
-            question, budget=limits, sampling=Sampling(limits.reserve_tokens, temperature=temperature, seed=seed)
+            question, budget=within, sampling=Sampling(within.reserve_tokens, temperature=temperature, seed=seed)
         )
         for piece in stream:
             if not as_json:
@@ -54,9 +55,10 @@ def ask(
         return
     print_raw("\n")
     for number, part in answer.sources.items():
-        note(f"[{number}] {part.source}  {part.title}")
+        untitled = part.source.startswith(f"{part.title}:")
+        note(f"[{number}] {part.source}" + ("" if untitled else f"  {part.title}"))
     kept = f"{len(answer.plan.passages)} of {sum(d.part.kind == 'passage' for d in answer.plan.decisions)} passages"
     note(
         f"{answer.reply.prompt_tokens:,} prompt + {answer.reply.completion_tokens:,} answer tokens of "
-        f"{limits.window_tokens:,}; {kept} in the prompt, {answer.reply.model}"
+        f"{within.window_tokens:,}; {kept} in the prompt, {answer.reply.model}"
     )

@@ -33,7 +33,8 @@ def count(
 
 def _read(path: Path) -> str:
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode()  # line ends as they are: each character counts
     except UnicodeDecodeError as error:
         raise DocumentError(str(path), f"not UTF-8 (byte {error.start:,})") from error
     except OSError as error:

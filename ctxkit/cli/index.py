@@ -9,7 +9,7 @@ import typer
 
 from ctxkit.cli.options import AsJson
 from ctxkit.cli.output import emit_json, note, print_raw
-from ctxkit.cli.settings import Settings
+from ctxkit.cli.settings import settings
 
 SKIPPED = 3
 """Exit code when all went well but for some files that could not be read."""
@@ -18,10 +18,10 @@ SKIPPED = 3
 def index(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
     to: Annotated[
-        Path | None, typer.Option("--to", help="Folder of the index. (env: CTXKIT_INDEX) [default: .ctxkit]")
+        Path | None, typer.Option("--to", help="Folder of the index. (env: CTXKIT_INDEX; default: .ctxkit)")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder of a new index: a folder or a hub id. [default: all-minilm-l6-v2]")
+        str | None, typer.Option(help="Encoder of a new index: a folder or a hub id. (default: all-minilm-l6-v2)")
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=16, help="Longest passage, in encoder tokens.")] = 200,
     as_json: AsJson = False,
@@ -34,7 +34,9 @@ def index(
     from ctxkit.pipeline import ingest
     from ctxkit.retrieval import Index, SentenceTransformerEncoder
 
-    folder = to or Settings().index
+    folder = to or settings().index
+    if not folder.exists() and not any(path.exists() for path in paths):
+        raise typer.BadParameter(f"there is no file or folder {' '.join(map(str, paths))}")
     made_by = SentenceTransformerEncoder(encoder) if encoder else None
     with Index.open(folder, encoder=made_by, create=True) as opened:
         chunker = Chunker(opened.encoder.count_batch, max_tokens=max_tokens)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ctxkit.cli.output import note
-from ctxkit.cli.settings import Settings
+from ctxkit.cli.settings import settings
 
 if TYPE_CHECKING:
     from ctxkit.models import LocalModel, RemoteModel
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def open_index(folder: Path | None) -> Index:
     from ctxkit.retrieval import Index
 
-    return Index.open(folder or Settings().index)
+    return Index.open(folder or settings().index)
 
 
 def open_counter(model: str | None) -> TemplateCounter | EstimatingCounter:
@@ -27,24 +29,42 @@ def open_counter(model: str | None) -> TemplateCounter | EstimatingCounter:
     from ctxkit.models import resolve
     from ctxkit.tokens import EstimatingCounter, TemplateCounter
 
-    settings = Settings()
+    defaults = settings()
     try:
-        return TemplateCounter.from_folder(resolve(model or settings.model, settings.cache_dir))
+        return TemplateCounter.from_folder(resolve(model or defaults.model, defaults.cache_dir))
     except ModelNotPrepared:
         if model:
             raise
-        note(f"{settings.model} is not prepared: tokens are an upper bound (ctxkit models prepare {settings.model})")
+        note(f"{defaults.model} is not prepared: tokens are an upper bound (ctxkit models prepare {defaults.model})")
         return EstimatingCounter()
 
 
 def open_model(model: str | None, base_url: str | None, window_tokens: int) -> LocalModel | RemoteModel:
     """The model behind `base_url`, or the local one."""
-    settings = Settings()
+    defaults = settings()
     if base_url:
-        from ctxkit.models import RemoteModel
-
-        name = model or settings.model
-        return RemoteModel(base_url, name, api_key=settings.api_key, window_tokens=window_tokens)
+        named = model or (defaults.model if defaults.names_a_model else None)
+        return _remote(base_url, named, defaults.api_key, window_tokens)
     from ctxkit.models import LocalModel
 
-    return LocalModel.load(model or settings.model, cache_dir=settings.cache_dir)
+    return LocalModel.load(model or defaults.model, cache_dir=defaults.cache_dir)
+
+
+def _remote(base_url: str, name: str | None, api_key: str | None, window_tokens: int) -> RemoteModel:
+    """The server's model of that name; where none is named, the first that it offers."""
+    from ctxkit.errors import RemoteRejected
+    from ctxkit.models import RemoteModel
+
+    try:
+        remote = RemoteModel(base_url, name or "", api_key=api_key, window_tokens=window_tokens)
+    except ValueError as error:
+        raise typer.BadParameter(str(error).replace("`base_url`", "--base-url")) from error
+    if not name:
+        try:
+            offered = remote.list_models()
+        except RemoteRejected:
+            offered = []
+        if not offered:
+            raise typer.BadParameter(f"{base_url} lists no models; name one with --model")
+        remote.name = offered[0]
+    return remote

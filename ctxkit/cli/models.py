@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from ctxkit.cli.options import AsJson
 from ctxkit.cli.output import STDOUT, emit_json, note, print_raw
-from ctxkit.cli.settings import Settings
+from ctxkit.cli.settings import settings
+
+if TYPE_CHECKING:
+    from ctxkit.models import ModelInfo
 
 app = typer.Typer(help="What can run here; prepare a packaged model once.", no_args_is_help=True)
 
@@ -22,16 +23,24 @@ def list_models(as_json: AsJson = False) -> None:
 
     from ctxkit.models import available
 
-    found = available(Settings().cache_dir)
+    found = available(settings().cache_dir)
     if as_json:
         emit_json([{**asdict(one), "where": str(one.where) if one.where else None} for one in found])
         return
-    table = Table("name", "prepared", "window", "size", "licence", "where", box=SIMPLE_HEAD, pad_edge=False)
-    for one in found:
-        size = f"{one.size_bytes / 1e6:,.0f} MB" if one.size_bytes else ""
-        where = str(one.where) if one.where else f"ctxkit models prepare {one.name}"
-        table.add_row(one.name, "yes" if one.prepared else "no", f"{one.window_tokens:,}", size, one.licence, where)
-    STDOUT.print(table)
+    rows = [("name", "prepared", "window", "size", "licence", "where"), *map(_row, found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    narrow = STDOUT.is_terminal and sum(widths) + 2 * len(widths) > STDOUT.width
+    for *cells, where in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+        print_raw(f"{line.rstrip()}\n" if narrow else f"{line}  {where}\n")
+    for *cells, where in rows[1:] if narrow else ():  # a path is never broken: it gets a line of its own
+        print_raw(f"\n{cells[0]}:\n{where}\n")
+
+
+def _row(one: ModelInfo) -> tuple[str, ...]:
+    size = f"{one.size_bytes / 1e6:,.0f} MB" if one.size_bytes else "-"
+    where = str(one.where) if one.where else f"ctxkit models prepare {one.name}"
+    return (one.name, "yes" if one.prepared else "no", f"{one.window_tokens:,}", size, one.licence, where)
 
 
 @app.command("prepare")
@@ -40,4 +49,4 @@ def prepare_model(name: Annotated[str, typer.Argument(help="A name of `ctxkit mo
     from ctxkit.models import prepare
 
     note(f"preparing {name}")
-    print_raw(f"{prepare(name, Settings().cache_dir, progress=True)}\n")
+    print_raw(f"{prepare(name, settings().cache_dir, progress=True)}\n")

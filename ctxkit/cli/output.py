@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 # Colour and width follow the terminal; piped output is plain and never wrapped into another shape.
@@ -19,8 +25,9 @@ def emit_json(value: Any) -> None:
 
 def print_raw(text: str) -> None:
     """`text` on stdout as it is: no markup, no wrapping, no line end added."""
-    STDOUT.file.write(text)
-    STDOUT.file.flush()
+    with _while_someone_reads():
+        STDOUT.file.write(text)
+        STDOUT.file.flush()
 
 
 def note(text: str) -> None:
@@ -30,4 +37,26 @@ def note(text: str) -> None:
 
 def fail(text: str) -> None:
     """An error on stderr, one line."""
-    STDERR.print(f"ctxkit: {text}", style="red", markup=False)
+    STDERR.print(f"ctxkit: {' '.join(text.split())}", style="red", markup=False)
+
+
+def shortened(text: str, cells: int) -> str:
+    """`text` in at most so many terminal cells, shortened from the left: the end of a path tells most.
+
+    >>> shortened("docs/guide/budget.md:10-24", 16)
+    '…budget.md:10-24'
+    """
+    if cell_len(text) <= cells:
+        return text
+    backwards = set_cell_size(text[::-1], max(cells - 1, 0)).rstrip()
+    return "…" + backwards[::-1]
+
+
+@contextmanager
+def _while_someone_reads() -> Iterator[None]:
+    """Ends the command quietly when the reader of a pipe goes away (`ctxkit pack ... | head`): that is its right."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would flush into the pipe
+        raise typer.Exit from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ctxkit.cli.loading import open_counter, open_index
 from ctxkit.cli.options import AsJson, BudgetTokens, Candidates, IndexFolder, ModelName, Question
-from ctxkit.cli.output import emit_json, note, print_raw
-from ctxkit.cli.settings import Settings
+from ctxkit.cli.output import STDOUT, emit_json, note, print_raw
+from ctxkit.cli.settings import settings
 
 
 def pack(
@@ -25,12 +25,13 @@ def pack(
     with open_index(index) as opened:
         counter = open_counter(model).as_text()
         plan = Pipeline(opened, candidates=candidates).pack(
-            question, counter=counter, budget_tokens=budget or Settings().budget
+            question, counter=counter, budget_tokens=budget or settings().budget
         )
     if as_json:
         emit_json({"question": question, "text": plan.text, **plan.to_dict()})
         return
-    print_raw(plan.text + "\n")
+    ended = plan.text + "\n"  # the line end is a token too, where it still fits
+    print_raw(ended if STDOUT.is_terminal or counter.count(ended) <= plan.budget.prompt_tokens else plan.text)
     for number, part in plan.passages.items():
         note(f"[{number}] {part.source}")
     note(f"{plan.prompt_tokens:,} of {plan.budget.prompt_tokens:,} tokens, {plan.counter_name}")

@@ -76,14 +76,17 @@ def ingest(
     """
     base = Path(root) if root is not None else Path.cwd()
     found = discover(paths)
-    report = IngestReport(skipped=list(found.skipped))
+    own = os.path.abspath(index.path)  # an index among the documents is none of them
+    skipped = [skip for skip in found.skipped if not _lies_below(skip.path, own)]
+    report = IngestReport(skipped=[Skipped(source_name(skip.path, base), skip.reason) for skip in skipped])
     known = index.sources()
-    names = {source_name(path, base): path for path in found.files}
+    names = {source_name(path, base): path for path in found.files if not _lies_below(str(path), own)}
     bar = tqdm(total=len(names), desc="indexing", unit="file", disable=not progress, file=sys.stderr)
     with bar:
         for batch in _batches(_read(names, known, chunker, base, report, bar)):
             index.replace_sources((one.name, one.content_hash, one.chunks) for one in batch)
             report.chunks += sum(len(one.chunks) for one in batch)
+            bar.update(len(batch))
     unreadable = {skip.path for skip in report.skipped}
     gone = [name for name in known if _is_below(name, paths, base) and (name not in names or name in unreadable)]
     report.removed = sorted(gone)
@@ -102,21 +105,25 @@ def _read(
 ) -> Iterator[_Source]:
     """The new and changed sources; the others go straight to the report."""
     for name, path in names.items():
-        bar.update()
         try:
             content_hash = _hash(path.read_bytes(), chunker)
             if known.get(name) == content_hash:
                 report.unchanged.append(name)
+                bar.update()
                 continue
             chunks = list(chunker.chunk_all(load(path, base)))
-        except DocumentError as error:
-            report.skipped.append(Skipped(name, error.reason))
-            continue
-        except OSError as error:
-            report.skipped.append(Skipped(name, f"cannot be read: {error.strerror or error}"))
+        except (DocumentError, OSError) as error:
+            report.skipped.append(Skipped(name, _reason(error)))
+            bar.update()
             continue
         (report.changed if name in known else report.added).append(name)
         yield _Source(name, content_hash, chunks)
+
+
+def _reason(error: DocumentError | OSError) -> str:
+    if isinstance(error, DocumentError):
+        return error.reason
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
 def _batches(sources: Iterable[_Source]) -> Iterator[list[_Source]]:
@@ -138,5 +145,8 @@ def _hash(content: bytes, chunker: Chunker) -> str:
 def _is_below(name: str, paths: Sequence[str | os.PathLike[str]], base: Path) -> bool:
     """Whether the source of that name lies at or below one of the paths that were walked."""
     source = os.path.abspath(base / name)
-    folders = (os.path.abspath(path) for path in paths)
-    return any(source == folder or source.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+    return any(_lies_below(source, os.path.abspath(path)) for path in paths)
+
+
+def _lies_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ctxkit.context import Budget, Part, Plan, fit, question, system
+from ctxkit.errors import StoreError
 from ctxkit.pipeline import prompts
 from ctxkit.pipeline.citations import Citation, Citer, split_sentences
-from ctxkit.protocols import Counter, Model, Reply, Sampling
+from ctxkit.protocols import Counter, Model, Reply, Sampling, TextStream
 
 if TYPE_CHECKING:
     from ctxkit.retrieval import Index
+
+Order = Callable[[Sequence[Part]], Sequence[Part]]
 
 CANDIDATES = 40  # hits offered to `fit`; how many get in is its decision
 
@@ -55,23 +58,37 @@ class Pipeline:
     """Questions to plans and answers.
 
     index: where passages come from. model: what answers; `plan` and `pack` need only its counter.
+    candidates: hits offered to the budget. order: how the passages of a chat prompt are put, from best first.
     """
 
-    def __init__(self, index: Index, model: Model | None = None, *, candidates: int = CANDIDATES) -> None:
+    def __init__(
+        self,
+        index: Index,
+        model: Model | None = None,
+        *,
+        candidates: int = CANDIDATES,
+        order: Order = prompts.best_last,
+    ) -> None:
         self.index = index
         self.model = model
         self.candidates = candidates
+        self.order = order
 
     def pack(self, asked: str, *, counter: Counter, budget_tokens: int) -> Plan:
         """Passages for any model: `plan.text` takes at most `budget_tokens` as `counter` counts it.
 
         counter: one that adds no chat format, such as `TemplateCounter.as_text()`.
+        Raises StoreError for an empty index.
         """
-        return fit(self._passages(asked), budget=Budget(budget_tokens), counter=counter)
+        passages = self._passages(asked)
+        if not passages:
+            where = self.index.path
+            raise StoreError(f"the index at {where} holds no passages. Add some: ctxkit index FOLDER --to {where}")
+        return fit(passages, budget=Budget(budget_tokens), counter=counter)
 
     def plan(self, asked: str, *, counter: Counter, budget: Budget) -> Plan:
         """The whole chat prompt for a question: rule, passages, question."""
-        parts = [system(prompts.SYSTEM), *self._passages(asked), question(prompts.ask(asked))]
+        parts = [system(prompts.SYSTEM), *self.order(self._passages(asked)), question(prompts.ask(asked))]
         return fit(parts, budget=budget, counter=counter)
 
     def ask(self, asked: str, *, budget: Budget, sampling: Sampling | None = None) -> AnswerStream:
@@ -96,53 +113,66 @@ class AnswerStream:
     def __init__(self, model: Model, plan: Plan, sampling: Sampling) -> None:
         self.plan = plan
         self._stream = model.stream(plan, sampling)
-        self._citer = Citer(plan.passages)
         self._citations: list[tuple[str, tuple[Citation, ...]]] = []
+        # The generator does not hold `self`: a stream that is dropped is gone at once, and the model stops.
+        self._cited = _cited(self._stream, Citer(plan.passages), self._citations)
         self._pieces: list[str] = []
         self._answer: Answer | None = None
 
     @property
     def answer(self) -> Answer:
-        """The finished answer; reads the stream to its end if nobody did."""
+        """The finished answer; reads the rest of the stream if nobody did. After `close`, what came until then.
+
+        Raises ModelError where the model failed before the end.
+        """
+        for _ in self:
+            pass
         if self._answer is None:
-            for _ in self:
-                pass
-        if self._answer is None:
-            raise RuntimeError("the stream was closed before the answer was finished")
+            self._answer = self._finish()
         return self._answer
 
     def close(self) -> None:
         """Stop the model."""
         self._stream.close()
 
-    def __iter__(self) -> Iterator[str]:
-        for piece in self._cited():
-            self._pieces.append(piece)
-            yield piece
-        self._answer = self._finish()
+    def __iter__(self) -> AnswerStream:
+        return self
 
-    def _cited(self) -> Iterator[str]:
-        """The model's pieces as they come; the marks follow when a sentence turns out to be finished."""
-        sentence = ""
-        for piece in self._stream:
-            shown = len(sentence)
-            *finished, sentence = split_sentences(sentence + piece)
-            for one in finished:
-                yield one[shown:] + self._marks(one)
-                shown = 0
-            if sentence[shown:]:
-                yield sentence[shown:]
-        if marks := self._marks(sentence):
-            yield marks
-
-    def _marks(self, sentence: str) -> str:
-        cited = self._citer.cite(sentence)
-        if cited:
-            self._citations.append((sentence.strip(), cited))
-        return "".join(f" [{one.number}]" for one in cited)
+    def __next__(self) -> str:
+        piece = next(self._cited)
+        self._pieces.append(piece)
+        return piece
 
     def _finish(self) -> Answer:
         reply = self._stream.reply
         numbers = sorted({one.number for _, cited in self._citations for one in cited})
         sources = {number: self.plan.passages[number] for number in numbers}
         return Answer(reply.text, "".join(self._pieces), tuple(self._citations), sources, self.plan, reply)
+
+
+def _cited(
+    stream: TextStream, citer: Citer, citations: list[tuple[str, tuple[Citation, ...]]]
+) -> Generator[str, None, None]:
+    """The model's pieces as they come; the marks follow when a sentence turns out to be finished. Code gets none."""
+    fenced = False
+
+    def marks(sentence: str) -> str:
+        nonlocal fenced
+        fence = sentence.strip().startswith("```")
+        fenced ^= fence
+        cited = () if fenced or fence else citer.cite(sentence)
+        if cited:
+            citations.append((sentence.strip(), cited))
+        return "".join(f" [{one.number}]" for one in cited)
+
+    sentence = ""
+    for piece in stream:
+        shown = len(sentence)
+        *finished, sentence = split_sentences(sentence + piece)
+        for one in finished:
+            yield one[shown:] + marks(one)
+            shown = 0
+        if sentence[shown:]:
+            yield sentence[shown:]
+    if last := marks(sentence):
+        yield last
