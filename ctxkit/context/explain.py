@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ctxkit.context.budget import Budget
 from ctxkit.context.group import Group
-from ctxkit.context.level import Handle, Level
-from ctxkit.context.part import KINDS, Kind, Part
+from ctxkit.context.level import Handle, Level, full
+from ctxkit.context.part import Kind, Part
 from ctxkit.context.plan import Decision
+from ctxkit.context.problem import Costs, Problem
 from ctxkit.protocols import Rendering
 
 
 def decide(
-    groups: Sequence[Group],
-    chosen: Mapping[int, Level],
-    rendering: Rendering,
-    budget: Budget,
-    base: Rendering,
-    cost: Callable[[Part], int],
+    problem: Problem, chosen: Mapping[int, Level], rendering: Rendering, base: Rendering, costs: Costs
 ) -> tuple[Decision, ...]:
     """One decision per part, in the order the parts were given.
 
     chosen: level of every group, by group index. base: the pinned parts alone, counted exactly.
-    cost: planning tokens of an unpinned part, whole.
     """
-    priced = {g.index: _Priced.of(g, chosen[g.index], cost) for g in groups if not g.pinned}
-    entries = _entries(list(priced.values()), base.tokens + budget.reserve_tokens, _by_kind(groups, base), budget)
-    used, slack = _by_kind(groups, rendering), budget.prompt_tokens - rendering.tokens
+    priced = {group.index: _Priced.of(group, chosen[group.index], costs) for group in problem.unpinned}
+    entries = _entries(problem, priced, base)
+    used, slack = problem.tokens_by_kind(rendering), problem.limit - rendering.tokens
     decisions: dict[int, Decision] = {}
-    for group in groups:
+    for group in problem.groups:
         for position, part in zip(group.positions, group.parts, strict=True):
             tokens = rendering.by_owner.get(part.id, 0)
             if group.pinned:
@@ -38,17 +33,9 @@ def decide(
                 decisions[position] = Decision(part, "full", "original", tokens, tokens, reason)
             else:
                 one = priced[group.index]
-                reason = one.reason(budget, slack, used)
-                decisions[position] = one.decision(part, tokens, cost(part), reason, entries.get(group.index))
+                reason = one.reason(problem, slack, used)
+                decisions[position] = one.decision(part, tokens, costs.part(part), reason, entries.get(group.index))
     return _numbered([decisions[position] for position in sorted(decisions)])
-
-
-def _by_kind(groups: Sequence[Group], rendering: Rendering) -> dict[Kind, int]:
-    used = dict.fromkeys(KINDS, 0)
-    for group in groups:
-        for part in group.parts:
-            used[part.kind] += rendering.by_owner.get(part.id, 0)
-    return used
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +48,9 @@ class _Priced:
     by_kind: Mapping[Kind, int]
 
     @classmethod
-    def of(cls, group: Group, level: Level, cost: Callable[[Part], int]) -> _Priced:
-        by_kind: dict[Kind, int] = {}
-        for part in group.parts:
-            by_kind[part.kind] = by_kind.get(part.kind, 0) + cost(part)
-        return cls(group, level, sum(by_kind.values()), by_kind)
+    def of(cls, group: Group, level: Level, costs: Costs) -> _Priced:
+        whole = costs.option(group, full(group))
+        return cls(group, level, whole.tokens, whole.by_kind)
 
     @property
     def density(self) -> float:
@@ -80,12 +65,15 @@ class _Priced:
         over = (kind for kind, n in self.by_kind.items() if kind in budget.caps and used[kind] + n > budget.caps[kind])
         return next(over, None)
 
-    def reason(self, budget: Budget, slack: int, used: Mapping[Kind, int]) -> str:
+    def reason(self, problem: Problem, slack: int, used: Mapping[Kind, int]) -> str:
+        budget = problem.budget
         worth = f"value {self.group.value:.2g}"
         if not self.is_dropped:
             return worth if self.level.name == "full" else f"reduced by {self.level.method}; whole it has {worth}"
         if self.group.value == 0:
             return "relevance 0: never taken"
+        if self.group.value < problem.least_value:
+            return f"{worth}, less than the least asked for ({problem.least_value:.2g})"
         kind = self.over_cap(budget, used)
         if kind is not None:
             left = max(budget.caps[kind] - used[kind], 0)
@@ -106,15 +94,16 @@ class _Priced:
         )
 
 
-def _entries(priced: Sequence[_Priced], fixed: int, pinned: Mapping[Kind, int], budget: Budget) -> dict[int, int]:
+def _entries(problem: Problem, priced: Mapping[int, _Priced], base: Rendering) -> dict[int, int]:
     """Window at which each group is in: everything worth more per token, itself, and what is fixed.
 
-    A group that is worth nothing, or that a cap keeps out at any window, is absent.
+    A group that is worth too little, or that a cap keeps out at any window, is absent.
     """
-    total, used = fixed, dict(pinned)
+    total, used = base.tokens + problem.budget.reserve_tokens, problem.tokens_by_kind(base)
     entries: dict[int, int] = {}
-    for one in sorted(priced, key=lambda one: (-one.density, one.group.index)):
-        if one.group.value == 0 or one.over_cap(budget, used) is not None:
+    candidates = [priced[group.index] for group in problem.optional]
+    for one in sorted(candidates, key=lambda one: (-one.density, one.group.index)):
+        if one.over_cap(problem.budget, used) is not None:
             continue
         total += one.tokens
         entries[one.group.index] = total

@@ -23,6 +23,7 @@ def fit(
     counter: Counter,
     tools: Sequence[Tool] = (),
     compressors: Sequence[Compressor] = (),
+    least_value: float = 0.0,
 ) -> Plan:
     """Choose what goes into the prompt, so that prompt and reserve fit the window.
 
@@ -31,6 +32,8 @@ def fit(
     counter: the target model, or a counter of its tokenizer and chat template.
     tools: tool schemas sent along; they are counted.
     compressors: make cheaper levels of the groups, asked only where not everything fits whole.
+    least_value: unpinned parts worth less (priority x relevance) are left out even where they fit; a small model is
+        distracted by passages that do not matter.
 
     Raises PartError for malformed parts, BudgetInfeasible where the pinned parts alone do not fit (it carries the
     smallest window that does), PromptError where the chat template refuses the messages.
@@ -38,12 +41,12 @@ def fit(
     given = identified(list(parts))
     if not given:
         raise PartError("`fit` needs at least one part")
-    problem = Problem(given, grouped(given), budget, counter, tuple(tools))
+    problem = Problem(given, grouped(given), budget, counter, tuple(tools), least_value)
     base = problem.render({})
     if base.tokens > problem.limit:
         raise _infeasible(problem, base)
     ladders: Ladders = {group.index: [dropped(group), full(group)] for group in problem.optional}
-    costs = Costs(counter, [full(group) for group in problem.optional])
+    costs = Costs(counter, [full(group) for group in problem.unpinned])
     found = search(problem, base, ladders, costs)
     if compressors and not all(found.picks.values()):
         ladders = {group.index: _ladder(group, compressors, problem.question) for group in problem.optional}
@@ -79,7 +82,10 @@ def _smallest_alone(problem: Problem, costs: Costs, found: Found) -> Found:
     """Nothing is pinned and nothing was picked. An empty prompt is no prompt: the smallest group, or a refusal."""
     smallest = problem.smallest(costs)
     if smallest is None:
-        raise PartError("no part is pinned, and every other part has relevance 0 or exceeds the cap of its kind")
+        raise PartError(
+            "no part is pinned, and every other part has relevance 0, is worth less than `least_value`, "
+            "or exceeds the cap of its kind"
+        )
     group, alone = smallest
     if alone.tokens <= problem.limit:
         return Found({**found.picks, group.index: 1}, alone, group.value, max(found.bound, group.value))
@@ -113,7 +119,7 @@ def _plan(problem: Problem, base: Rendering, ladders: Ladders, costs: Costs, fou
         ids=rendering.ids,
         prompt_tokens=rendering.tokens,
         budget=problem.budget,
-        decisions=decide(problem.groups, chosen, rendering, problem.budget, base, costs.part),
+        decisions=decide(problem, chosen, rendering, base, costs),
         template_tokens=rendering.by_owner.get(TEMPLATE, 0),
         tools_tokens=rendering.by_owner.get(TOOLS, 0),
         value=found.value,

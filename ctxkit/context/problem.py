@@ -29,10 +29,16 @@ class Problem:
     budget: Budget
     counter: Counter
     tools: tuple[Tool, ...]
+    least_value: float = 0.0
+
+    @cached_property
+    def unpinned(self) -> list[Group]:
+        return [group for group in self.groups if not group.pinned]
 
     @cached_property
     def optional(self) -> list[Group]:
-        return [group for group in self.groups if not group.pinned]
+        """The groups to choose from: unpinned, and worth enough."""
+        return [group for group in self.unpinned if group.value > 0 and group.value >= self.least_value]
 
     @cached_property
     def _pinned(self) -> dict[int, Part]:
@@ -91,10 +97,9 @@ class Problem:
 
         Counted are the groups whose planning cost is near the lowest, 64 at most.
         """
-        wanted = [group for group in self.optional if group.value > 0]
-        planned = {group.index: costs.option(group, full(group)).tokens for group in wanted}
+        planned = {group.index: costs.option(group, full(group)).tokens for group in self.optional}
         best: tuple[Group, Rendering] | None = None
-        cheapest = sorted(wanted, key=lambda group: (planned[group.index], group.index))
+        cheapest = sorted(self.optional, key=lambda group: (planned[group.index], group.index))
         for tries, group in enumerate(cheapest):
             # Once the planning cost is out of reach of the best found, no later group can beat it.
             if best is not None and (tries >= _TRIES or planned[group.index] > planned[best[0].index] + SEAM_TOKENS):

@@ -38,6 +38,7 @@ class Document:
     blocks: in order, disjoint; together they cover every char of `text` that is not white space.
     origin: maps a span of `text` to lines, bytes and page of the file.
     metadata: handed to each chunk unchanged.
+    notes: what of the file could not be read, where the rest could; on the file's first document.
     """
 
     source: str
@@ -45,3 +46,4 @@ class Document:
     blocks: tuple[Block, ...]
     origin: Origin
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -69,7 +69,8 @@ def ingest(
     """Bring the index up to date with the files below `paths`.
 
     Files whose bytes have not changed are not read into chunks again; sources below `paths` whose file is gone are
-    removed; what cannot be read is listed in `skipped`, keeps nothing in the index, and stops nothing.
+    removed; what cannot be read is listed in `skipped`, keeps nothing in the index, and stops nothing. A file of which
+    only some records cannot be read is listed there too, and its other records are in.
 
     root: folder that sources are named from (default: the working directory), so that a citation opens from there.
     progress: a bar on stderr.
@@ -79,16 +80,16 @@ def ingest(
     own = os.path.abspath(index.path)  # an index among the documents is none of them
     skipped = [skip for skip in found.skipped if not _lies_below(skip.path, own)]
     report = IngestReport(skipped=[Skipped(source_name(skip.path, base), skip.reason) for skip in skipped])
+    failed = {skip.path for skip in report.skipped}
     known = index.sources()
     names = {source_name(path, base): path for path in found.files if not _lies_below(str(path), own)}
     bar = tqdm(total=len(names), desc="indexing", unit="file", disable=not progress, file=sys.stderr)
     with bar:
-        for batch in _batches(_read(names, known, chunker, base, report, bar)):
+        for batch in _batches(_read(names, known, chunker, base, report, failed, bar)):
             index.replace_sources((one.name, one.content_hash, one.chunks) for one in batch)
             report.chunks += sum(len(one.chunks) for one in batch)
             bar.update(len(batch))
-    unreadable = {skip.path for skip in report.skipped}
-    gone = [name for name in known if _is_below(name, paths, base) and (name not in names or name in unreadable)]
+    gone = [name for name in known if _is_below(name, paths, base) and (name not in names or name in failed)]
     report.removed = sorted(gone)
     if gone:
         index.delete(sources=gone)
@@ -101,6 +102,7 @@ def _read(
     chunker: Chunker,
     base: Path,
     report: IngestReport,
+    failed: set[str],
     bar: Any,
 ) -> Iterator[_Source]:
     """The new and changed sources; the others go straight to the report."""
@@ -111,13 +113,15 @@ def _read(
                 report.unchanged.append(name)
                 bar.update()
                 continue
-            chunks = list(chunker.chunk_all(load(path, base)))
+            documents = load(path, base)
         except (DocumentError, OSError) as error:
             report.skipped.append(Skipped(name, _reason(error)))
+            failed.add(name)
             bar.update()
             continue
+        report.skipped.extend(Skipped(name, note) for document in documents for note in document.notes)
         (report.changed if name in known else report.added).append(name)
-        yield _Source(name, content_hash, chunks)
+        yield _Source(name, content_hash, list(chunker.chunk_all(documents)))
 
 
 def _reason(error: DocumentError | OSError) -> str:

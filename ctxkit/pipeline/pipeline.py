@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Order = Callable[[Sequence[Part]], Sequence[Part]]
 
+_ALWAYS_OFFERED = 2
 CANDIDATES = 40  # hits offered to `fit`; how many get in is its decision
 
 
@@ -59,6 +60,9 @@ class Pipeline:
 
     index: where passages come from. model: what answers; `plan` and `pack` need only its counter.
     candidates: hits offered to the budget. order: how the passages of a chat prompt are put, from best first.
+    least_share: a chat prompt leaves out passages of less than this share of the best one's relevance, but for the
+        second best: they do not help, and they distract a small model (`benchmarks/answer_quality.py`). 0 fills the
+        budget, as `pack` does.
     """
 
     def __init__(
@@ -68,11 +72,13 @@ class Pipeline:
         *,
         candidates: int = CANDIDATES,
         order: Order = prompts.best_last,
+        least_share: float = 0.01,
     ) -> None:
         self.index = index
         self.model = model
         self.candidates = candidates
         self.order = order
+        self.least_share = least_share
 
     def pack(self, asked: str, *, counter: Counter, budget_tokens: int) -> Plan:
         """Passages for any model: `plan.text` takes at most `budget_tokens` as `counter` counts it.
@@ -88,8 +94,11 @@ class Pipeline:
 
     def plan(self, asked: str, *, counter: Counter, budget: Budget) -> Plan:
         """The whole chat prompt for a question: rule, passages, question."""
-        parts = [system(prompts.SYSTEM), *self.order(self._passages(asked)), question(prompts.ask(asked))]
-        return fit(parts, budget=budget, counter=counter)
+        passages = self._passages(asked)
+        parts = [system(prompts.SYSTEM), *self.order(passages), question(prompts.ask(asked))]
+        worth = [passage.relevance for passage in passages[:_ALWAYS_OFFERED]]
+        least = min(worth[-1], self.least_share * worth[0]) if worth else 0.0
+        return fit(parts, budget=budget, counter=counter, least_value=least)
 
     def ask(self, asked: str, *, budget: Budget, sampling: Sampling | None = None) -> AnswerStream:
         """Answer from the index: an iterator of text with citations; `.answer` is there when it ended.

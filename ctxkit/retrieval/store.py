@@ -98,7 +98,10 @@ class Store:
     def create(cls, folder: Path, encoder: Encoder) -> Store:
         """Make an empty index in `folder`, then open it. An index that is there already is opened."""
         identity = EncoderIdentity.of(encoder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot make a folder for the index: {error.strerror or error}") from error
         with _typed(folder):
             connection = _connect(folder, _READER_WAIT_SECONDS)
             try:

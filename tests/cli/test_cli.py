@@ -74,10 +74,13 @@ def test_skipped_files_are_named_one_line_each_and_the_exit_code_is_3(docs: Path
     assert "Traceback" not in ran.err
 
 
-def test_a_record_that_is_left_out_is_told(docs: Path, ctxkit: Cli, home: Path) -> None:
+def test_a_record_that_is_left_out_is_told_and_the_others_are_in(docs: Path, ctxkit: Cli) -> None:
     (docs / "records.jsonl").write_text('{"text": "fine"}\n{"text": \n')
-    done = _process("index", "docs", cwd=home)
-    assert "docs/records.jsonl: not JSON in 1 line(s): 2; skipped" in done.stderr
+    ran = ctxkit("index", "docs", "--json")
+    assert ran.code == 3
+    assert "skipped docs/records.jsonl: not JSON in 1 line(s): 2" in ran.err
+    assert "docs/records.jsonl" in json.loads(ran.out)["added"]
+    assert ctxkit("index", "docs").code == 0, "nothing is read again, nothing is removed"
 
 
 def test_paths_that_do_not_exist_make_no_index(home: Path, ctxkit: Cli) -> None:

@@ -199,3 +199,12 @@ def test_ten_thousand_parts_are_counted_once_each() -> None:
     plan = fit(parts, budget=Budget(2_000, 100), counter=counting)
     assert counting.seen == 10_000
     assert plan.prompt_tokens > 0.95 * plan.budget.prompt_tokens
+
+
+def test_parts_worth_less_than_the_least_value_stay_out_though_they_fit() -> None:
+    parts = [passage("a", id="a", relevance=0.5), passage("b", id="b", relevance=0.01), question("q")]
+    plan = fit(parts, budget=Budget(100), counter=counter(), least_value=0.1)
+    assert [decision.part.id for decision in plan.kept] == ["a", "question-1"]
+    assert plan.why("b") == "b: dropped; value 0.01, less than the least asked for (0.1)"
+    with pytest.raises(PartError, match="worth less than `least_value`"):
+        fit(parts[:2], budget=Budget(100), counter=counter(), least_value=1.0)

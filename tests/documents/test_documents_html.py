@@ -57,7 +57,7 @@ def test_a_page_is_chunked_by_its_headings_with_lines_of_the_source(trafilatura,
 
 def test_a_page_without_main_text_gives_all_visible_text(trafilatura, write, count_words, caplog, monkeypatch):
     monkeypatch.setattr(trafilatura, "extract", lambda *args, **options: None)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         (document,) = load(write("page.html", PAGE))
     assert "no main text found" in caplog.text
     assert "# Budget guide" in document.text

@@ -105,7 +105,7 @@ def test_the_answer_comes_as_the_model_writes_it(facts: Index, piece_model: Any)
 
 def test_only_what_was_cited_is_a_source(facts: Index) -> None:
     said = "The Zorblax colony has 4321 birds. Bananas are yellow. Purple moss grows on Quill Island."
-    answer = Pipeline(facts, ScriptedModel([said])).ask("birds and moss?", budget=ROOM).answer
+    answer = Pipeline(facts, ScriptedModel([said]), least_share=0).ask("birds and moss?", budget=ROOM).answer
     assert len(answer.plan.passages) > 2
     assert {part.source for part in answer.sources.values()} == {"docs/penguins.txt:1", "docs/moss.txt:1"}
     assert [sentence for sentence, _ in answer.citations] == [
@@ -124,7 +124,7 @@ def test_code_in_an_answer_gets_no_marks(facts: Index) -> None:
     said = (
         "Purple moss grows on Quill Island.\n```\nPurple moss grows on Quill Island.\n```\nThe Zorblax birds are 4321."
     )
-    answer = Pipeline(facts, ScriptedModel([said])).ask("moss?", budget=ROOM).answer
+    answer = Pipeline(facts, ScriptedModel([said]), least_share=0).ask("moss?", budget=ROOM).answer
     first, code, last = answer.cited_text.split("```")
     assert "[" in first and "[" in last
     assert code == "\nPurple moss grows on Quill Island.\n"
@@ -148,7 +148,7 @@ def test_the_answer_may_be_read_before_any_piece(facts: Index, piece_model: Any)
 
 
 def test_a_reader_may_stop_in_the_middle_and_read_the_answer(facts: Index, piece_model: Any) -> None:
-    stream = Pipeline(facts, piece_model(["Purple moss ", "grows on ", "Quill Island."])).ask("?", budget=ROOM)
+    stream = Pipeline(facts, piece_model(["Purple moss ", "grows on ", "Quill Island."]), least_share=0).ask("?", budget=ROOM)
     for _ in stream:
         break
     answer = stream.answer
@@ -209,3 +209,12 @@ def test_a_local_model_is_fed_the_plans_own_ids(facts: Index, tiny: LocalModel) 
     assert answer.reply.completion_tokens <= 12
     assert "".join(pieces) == answer.cited_text
     assert pipeline.ask("Which moss?", budget=Budget(500, 12)).answer.text == answer.text
+
+
+def test_a_chat_prompt_leaves_out_what_hardly_matters_and_says_so(facts: Index) -> None:
+    asked, budget, counter = "How many penguin birds are in the Zorblax colony?", ROOM, WhitespaceCounter()
+    picky = Pipeline(facts, least_share=0.5).plan(asked, counter=counter, budget=budget)
+    filled = Pipeline(facts, least_share=0).plan(asked, counter=counter, budget=budget)
+    assert len(picky.passages) == 2 < len(filled.passages), "the second best stays, whatever it is worth"
+    left_out = [decision for decision in picky.dropped if decision.part.kind == "passage"]
+    assert all("less than the least asked for" in decision.reason for decision in left_out)

@@ -41,7 +41,7 @@ def load(data: bytes, source: str) -> list[Document]:
         text = _visible_text(page)
         if not text:
             raise DocumentError(source, "no text in this page")
-        _log.warning("%s: no main text found, all visible text is taken", source)
+        _log.info("%s: no main text found, all visible text is taken", source)
     return [Document(source, text, tuple(markdown.parse(text)), AlignedOrigin(text, page, _anchors(text, page)))]
 
 

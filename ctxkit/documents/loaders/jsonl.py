@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ctxkit.documents.decode import decode
@@ -17,7 +17,6 @@ SUFFIXES = (".jsonl", ".ndjson")
 
 _TEXT_FIELDS = ("text", "content", "body")
 _ID_FIELDS = ("_id", "id")
-_log = logging.getLogger(__name__)
 
 
 def load(data: bytes, source: str) -> list[Document]:
@@ -27,7 +26,7 @@ def load(data: bytes, source: str) -> list[Document]:
     `metadata["id"]`, and other fields that are a string, number or truth value, or that stand in a "metadata" object,
     are metadata too. Lines and bytes of a chunk are those of the record's whole line in the file, because the value is
     escaped there. A record without such a field is its line as it stands. Lines that are not JSON are skipped, and
-    the log says which; with no line left, DocumentError is raised.
+    the first document's `notes` say which; with no line left, DocumentError is raised.
     """
     decoded = decode(data, source)
     place = decoded.origin()
@@ -41,8 +40,7 @@ def load(data: bytes, source: str) -> list[Document]:
             documents.extend(_record(json.loads(raw), raw, source, origin) if raw else ())
         except (ValueError, RecursionError):
             broken.append(line)
-    _report(broken, bool(documents), source)
-    return documents
+    return _noted(documents, broken, source)
 
 
 def _record(record: Any, raw: str, source: str, origin: RecordOrigin) -> Iterator[Document]:
@@ -66,12 +64,10 @@ def _metadata(fields: Mapping[str, Any], taken: tuple[str | None, ...]) -> dict[
     return metadata if identifier is None else {**metadata, "id": identifier}
 
 
-def _report(broken: list[int], any_left: bool, source: str) -> None:
-    """Says once per file which lines were no JSON."""
-    if not broken and any_left:
-        return
+def _noted(documents: list[Document], broken: list[int], source: str) -> list[Document]:
+    """The documents, the first one with a note of the lines that were no JSON."""
     listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
     reason = f"not JSON in {len(broken):,} line(s): {listed}" if broken else "no record has any text"
-    if not any_left:
+    if not documents:
         raise DocumentError(source, reason)
-    _log.warning("%s: %s; skipped", source, reason)
+    return [replace(documents[0], notes=(reason,)), *documents[1:]] if broken else documents
