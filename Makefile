@@ -5,7 +5,7 @@
 # A machine with a GPU takes another PyTorch build: make demo TORCH="torch==2.13.0 --index-url URL_OF_THAT_BUILD"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-QUESTION ?= How do I cap the tokens that passages may take?
+QUESTION ?= What is the window?
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -17,7 +17,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from ctxkit import Budget, LocalModel, Sampling
+from ctxkit import Budget, LocalModel
 from ctxkit.documents import Chunker, load
 from ctxkit.pipeline import Pipeline, prompts
 from ctxkit.retrieval import Index, SentenceTransformerEncoder
@@ -61,7 +61,7 @@ def ask(pipeline: Pipeline, questions: list[dict], window: int) -> Iterator[tupl
     """(answer string in the answer, and in a cited passage, prompt tokens) per question."""
     budget = Budget(window, ANSWER_TOKENS)
     for question in questions:
-        answer = pipeline.ask(question["text"], budget=budget, sampling=Sampling(ANSWER_TOKENS)).answer
+        answer = pipeline.ask(question["text"], budget=budget).answer
         right = any(text.lower() in answer.text.lower() for text in question["answers"])
         evidence = " ".join(part.content for part in answer.sources.values())
         cited = right and any(text in evidence for text in question["answers"])

@@ -117,7 +117,13 @@ class Prompt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a reply is drawn. `temperature=0` is greedy. `stop` strings end the reply and are not part of it."""
+    """How a reply is drawn.
+
+    max_tokens: the answer's most. temperature: 0 is greedy. seed: for temperatures above 0.
+    stop: strings that end the reply and are not part of it.
+    frequency_penalty: taken from a token's logit for each time it stands in the answer already (OpenAI's field); keeps
+        a small model from going round in circles.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -125,8 +131,11 @@ class Sampling:
     top_k: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        if not -2 <= self.frequency_penalty <= 2:
+            raise ValueError(f"`frequency_penalty` must be in [-2, 2], got {self.frequency_penalty!r}")
         if self.max_tokens < 1:
             raise ValueError(f"`max_tokens` must be at least 1, got {self.max_tokens!r}")
         if self.temperature < 0:

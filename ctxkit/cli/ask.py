@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ def ask(
 ) -> None:
     """Answer a question from the index. [1] marks what passage 1 supports; sources and tokens follow on stderr."""
     from ctxkit.pipeline import Pipeline
-    from ctxkit.protocols import Sampling
+    from ctxkit.pipeline.prompts import SAMPLING
 
     within = limits(budget, reserve)
     with open_index(index) as opened:
@@ -43,9 +44,8 @@ def ask(
         if answering.window_tokens < within.window_tokens:
             note(f"the budget is cut to the window of {answering.name}: {answering.window_tokens:,} tokens")
             within = limits(answering.window_tokens, reserve)
-        stream = Pipeline(opened, answering, candidates=candidates).ask(
-            question, budget=within, sampling=Sampling(within.reserve_tokens, temperature=temperature, seed=seed)
-        )
+        sampling = replace(SAMPLING, temperature=temperature, seed=seed, max_tokens=within.reserve_tokens)
+        stream = Pipeline(opened, answering, candidates=candidates).ask(question, budget=within, sampling=sampling)
         for piece in stream:
             if not as_json:
                 print_raw(piece)

@@ -44,6 +44,7 @@ def chat_body(model: str, request: Request, sampling: Sampling, *, stream: bool)
         "top_k": sampling.top_k,
         "stop": list(sampling.stop) or None,
         "seed": sampling.seed,
+        "frequency_penalty": sampling.frequency_penalty or None,
         "tools": [dict(tool) for tool in request.tools] or None,
         "stream_options": {"include_usage": True} if stream else None,
     }

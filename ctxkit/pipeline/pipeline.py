@@ -93,9 +93,9 @@ class Pipeline:
         return fit(passages, budget=Budget(budget_tokens), counter=counter)
 
     def plan(self, asked: str, *, counter: Counter, budget: Budget) -> Plan:
-        """The whole chat prompt for a question: rule, passages, question."""
+        """The whole chat prompt for a question: rule, two examples where there is room, passages, question."""
         passages = self._passages(asked)
-        parts = [system(prompts.SYSTEM), *self.order(passages), question(prompts.ask(asked))]
+        parts = [system(prompts.SYSTEM), *prompts.examples(), *self.order(passages), question(prompts.ask(asked))]
         worth = [passage.relevance for passage in passages[:_ALWAYS_OFFERED]]
         least = min(worth[-1], self.least_share * worth[0]) if worth else 0.0
         return fit(parts, budget=budget, counter=counter, least_value=least)
@@ -103,12 +103,13 @@ class Pipeline:
     def ask(self, asked: str, *, budget: Budget, sampling: Sampling | None = None) -> AnswerStream:
         """Answer from the index: an iterator of text with citations; `.answer` is there when it ended.
 
-        The answer takes at most the budget's reserve.
+        The answer takes at most the budget's reserve. sampling: greedy by default, with a light penalty on repetition
+        and stop strings where a small model goes on to a question of its own.
         """
         if self.model is None:
             raise ValueError("this pipeline has no model; pass one: Pipeline(index, model)")
         plan = self.plan(asked, counter=self.model.counter, budget=budget)
-        sampling = sampling or Sampling()
+        sampling = sampling or prompts.SAMPLING
         limit = min(sampling.max_tokens, budget.reserve_tokens) if budget.reserve_tokens else sampling.max_tokens
         return AnswerStream(self.model, plan, replace(sampling, max_tokens=limit))
 

@@ -159,7 +159,7 @@ def test_plan_is_one_line_per_part_when_piped(indexed: Path, ctxkit: Cli, cache:
     assert (ran.code, ran.err) == (0, "")
     head, *rows = ran.out.splitlines()
     assert "of 225 prompt tokens (exact, smollm2-135m-instruct)" in head and "75 reserved for the answer" in head
-    assert len(rows) == 6  # rule, three passages, question, template
+    assert len(rows) == 10  # rule, two examples of two turns, three passages, question, template
     assert any("docs/penguins.md:1-3" in row and " full " in row for row in rows)
     assert any(" dropped " in row and "in at" in row for row in rows)
 
@@ -189,7 +189,7 @@ def test_in_a_terminal_no_source_is_broken_in_two(
     assert all(len(line) <= width for line in lines)
     text = shown.getvalue()
     assert ("docs/penguins.md:1-3 " if width >= 80 else "penguins.md:1-3 ") in text
-    assert "on-and-on.md:1-3 " in text
+    assert "and-on.md:1-3 " in text
     assert (f"{long.relative_to(docs.parent).as_posix()}:1-3" in text) == (width == 140)
 
 
@@ -339,7 +339,8 @@ def test_ask_a_server_as_json_lists_only_the_cited_source(indexed: Path, ctxkit:
     ]
     assert source["id"] in [one["id"] for one in found["plan"]["decisions"]]
     assert found["plan"]["exact"] is False
-    assert len(found["plan"]["decisions"]) == 5
+    kinds = [one["kind"] for one in found["plan"]["decisions"]]
+    assert kinds == ["system", *["turn"] * 4, *["passage"] * 3, "question"]
 
 
 def test_a_server_without_a_named_model_is_asked_for_its_first(indexed: Path, ctxkit: Cli, server: Any) -> None:

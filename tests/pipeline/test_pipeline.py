@@ -148,7 +148,8 @@ def test_the_answer_may_be_read_before_any_piece(facts: Index, piece_model: Any)
 
 
 def test_a_reader_may_stop_in_the_middle_and_read_the_answer(facts: Index, piece_model: Any) -> None:
-    stream = Pipeline(facts, piece_model(["Purple moss ", "grows on ", "Quill Island."]), least_share=0).ask("?", budget=ROOM)
+    model = piece_model(["Purple moss ", "grows on ", "Quill Island."])
+    stream = Pipeline(facts, model, least_share=0).ask("?", budget=ROOM)
     for _ in stream:
         break
     answer = stream.answer

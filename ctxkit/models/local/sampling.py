@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -18,8 +19,15 @@ def make_draw(sampling: Sampling) -> Draw:
 
     Draws on the CPU, so that one seed gives one answer whatever device the logits come from.
     """
-    if sampling.temperature == 0:
-        return lambda logits: int(logits.argmax())
+    draw = _greedy if sampling.temperature == 0 else _sampled(sampling)
+    return draw if sampling.frequency_penalty == 0 else _penalised(draw, sampling.frequency_penalty)
+
+
+def _greedy(logits: torch.Tensor) -> int:
+    return int(logits.argmax())
+
+
+def _sampled(sampling: Sampling) -> Draw:
     warpers = _warpers(sampling)
     generator = torch.Generator()
     no_ids = torch.LongTensor(1, 0)  # none of these warpers looks at what came before
@@ -33,6 +41,22 @@ def make_draw(sampling: Sampling) -> Draw:
         return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=generator))
 
     return draw
+
+
+def _penalised(draw: Draw, penalty: float) -> Draw:
+    """`draw` after taking `penalty` from each token's logit as often as it was drawn before."""
+    drawn: Counter[int] = Counter()
+
+    def penalised(logits: torch.Tensor) -> int:
+        if drawn:
+            ids = torch.tensor(list(drawn), device=logits.device)
+            counts = torch.tensor(list(drawn.values()), device=logits.device, dtype=logits.dtype)
+            logits = logits.index_add(0, ids, counts, alpha=-penalty)
+        chosen = draw(logits)
+        drawn[chosen] += 1
+        return chosen
+
+    return penalised
 
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
