@@ -1,0 +1,1 @@
+"""Agents: combinators over models, under one budget. Empty today."""

@@ -1,0 +1,1 @@
+"""Connectors: ctxkit behind the interfaces of other frameworks. Empty today."""
