@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 from ctxkit.documents.chunk import Chunk
 from ctxkit.documents.document import Block, Document, Kind
 from ctxkit.documents.graphemes import cluster_interiors
-from ctxkit.documents.pack import Atom, Packer, Tally
+from ctxkit.documents.merge import Atom, Packer, Tally
 from ctxkit.documents.split import LADDERS, even_cuts, trim
 
 _WHOLE_KINDS = frozenset({"code", "table"})

@@ -20,7 +20,7 @@ class Hit:
     rank: place in the result, from 1.
     score: what the result is ordered by; comparable within one search only.
     relevance: estimated probability that the chunk holds the answer, in [0, 1]; falls strictly with the rank.
-    rankings: where each retrieval method put the chunk; a method that did not find it is absent.
+    rankings: where each retrieval method put the chunk; a method that did not find it among its first is absent.
     evidence: byte spans of `chunk.text` (UTF-8) that match the query, best first.
     """
 

@@ -9,20 +9,32 @@ from ctxkit.protocols import TEMPLATE, PromptMessage
 
 Span = tuple[int, int]
 
+_HEADER_END_CHARS = 24  # between a role's name and the content: at most something like "<|end_header_id|>" and breaks
 
-def locate_contents(text: str, contents: Sequence[str]) -> list[Span | None]:
+
+def locate_contents(text: str, messages: Sequence[PromptMessage]) -> list[Span | None]:
     """Where each message's content stands in the rendered text, by searching forward in order.
 
     A template that trims its contents is found by the trimmed text; what it rewrites altogether is None.
     """
     spans: list[Span | None] = []
     cursor = 0
-    for content in contents:
+    for message in messages:
+        content = message.content
         wanted = content if content and text.find(content, cursor) >= 0 else content.strip()
-        at = text.find(wanted, cursor) if wanted else -1
+        at = _find_behind_role(text, wanted, message.role, cursor) if wanted else -1
         spans.append(None if at < 0 else (at, at + len(wanted)))
         cursor = cursor if at < 0 else at + len(wanted)
     return spans
+
+
+def _find_behind_role(text: str, wanted: str, role: str, cursor: int) -> int:
+    """First place of `wanted`, unless that is the role's name in the header and it comes again right behind it."""
+    at, header = text.find(wanted, cursor), text.find(role, cursor)
+    if header < 0 or at >= header + len(role) or at + len(wanted) <= header:
+        return at
+    again = text.find(wanted, header + len(role))
+    return again if 0 <= again <= header + len(role) + _HEADER_END_CHARS else at
 
 
 def owner_breaks(messages: Sequence[PromptMessage], spans: Sequence[Span | None]) -> list[tuple[int, str]]:

@@ -84,7 +84,7 @@ class TemplateCounter:
 
     def render(self, messages: Sequence[PromptMessage], *, tools: Sequence[Tool] = ()) -> Rendering:
         ids, starts, text = self._encode(messages, tools)
-        spans = locate_contents(text, [message.content for message in messages])
+        spans = locate_contents(text, messages)
         by_owner = charge(starts, owner_breaks(messages, spans))
         if tools:
             without = len(self._encode(messages, ())[0])

@@ -166,6 +166,14 @@ def test_a_part_is_charged_for_its_own_text_and_a_tool_call_for_its_arguments() 
     assert by_owner["call"] > 40
 
 
+@pytest.mark.parametrize("content", ["user", "user manual", "u", "use", "the user", "er"])
+def test_a_content_that_spells_its_role_is_charged_to_its_part_not_the_header(content: str) -> None:
+    made = counter(TOKENIZERS["byte-level"], CHATML)
+    messages = [PromptMessage("user", (Segment(content, f"part-{i}"),)) for i in range(3)]
+    by_owner = made.render(messages).by_owner
+    assert [by_owner[f"part-{i}"] for i in range(3)] == [made.count(content)] * 3
+
+
 def test_a_text_is_tokenised_once() -> None:
     made = counter(TOKENIZERS["byte-level"], CHATML)
     seen: list[str] = []
