@@ -57,16 +57,17 @@ class Choice:
 
 
 def choose(
-    options: Mapping[int, Sequence[Option]], capacity: int, budget: Budget, pinned: Mapping[Kind, int]
+    options: Mapping[int, Sequence[Option]],
+    steps: Sequence[Step],
+    capacity: int,
+    budget: Budget,
+    pinned: Mapping[Kind, int],
 ) -> Choice:
     """The best picks for `capacity` tokens.
 
-    options: per group, cheapest first; the first costs nothing (dropped).
+    options: per group, cheapest first; the first costs nothing (dropped). steps: `ranked_steps(options)`.
     pinned: tokens that pinned parts already take, by kind; they count against caps and towards floors.
     """
-    steps = sorted(
-        (step for group, levels in options.items() for step in hull_steps(group, levels)), key=lambda step: step.order
-    )
     state = _State(options, capacity, budget, pinned)
     for kind in KINDS:
         state.raise_floor(kind, steps)
@@ -75,6 +76,12 @@ def choose(
     value = value_of(options, state.picks)
     bound, price = relaxation(steps, capacity)
     return Choice(dict(state.picks), value, max(bound, value), price)
+
+
+def ranked_steps(options: Mapping[int, Sequence[Option]]) -> list[Step]:
+    """The hull steps of all groups, densest first."""
+    steps = (step for group, levels in options.items() for step in hull_steps(group, levels))
+    return sorted(steps, key=lambda step: step.order)
 
 
 def hull_steps(group: int, levels: Sequence[Option]) -> list[Step]:

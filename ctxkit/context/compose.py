@@ -7,7 +7,7 @@ user share one message, unless both are turns of a conversation. Passages are nu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ctxkit.context.part import Part
 from ctxkit.protocols import PromptMessage, Segment
@@ -66,8 +66,3 @@ def _shares_message(previous: Part, part: Part) -> bool:
     if previous.role != part.role or part.role not in ("system", "user"):
         return False
     return not (previous.kind == "turn" and part.kind == "turn")
-
-
-def passage_numbers(parts: Sequence[Part]) -> dict[int, Part]:
-    """Citation number -> passage, for parts in prompt order."""
-    return dict(enumerate((part for part in parts if part.kind == "passage"), start=1))

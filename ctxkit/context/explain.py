@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ctxkit.context.budget import Budget
+from ctxkit.context.choose import Option
 from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, full
 from ctxkit.context.part import Kind, Part
@@ -21,7 +22,9 @@ def decide(
 
     chosen: level of every group, by group index. base: the pinned parts alone, counted exactly.
     """
-    priced = {group.index: _Priced.of(group, chosen[group.index], costs) for group in problem.unpinned}
+    priced = {
+        group.index: _Priced(group, chosen[group.index], costs.option(group, full(group))) for group in problem.unpinned
+    }
     entries = _entries(problem, priced, base)
     used, slack = problem.tokens_by_kind(rendering), problem.limit - rendering.tokens
     decisions: dict[int, Decision] = {}
@@ -40,21 +43,15 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """An unpinned group, the level it got, and what it would cost whole, in all and by kind."""
+    """An unpinned group, the level it got, and what it would cost whole."""
 
     group: Group
     level: Level
-    tokens: int
-    by_kind: Mapping[Kind, int]
-
-    @classmethod
-    def of(cls, group: Group, level: Level, costs: Costs) -> _Priced:
-        whole = costs.option(group, full(group))
-        return cls(group, level, whole.tokens, whole.by_kind)
+    whole: Option
 
     @property
     def density(self) -> float:
-        return self.group.value / max(self.tokens, 1)
+        return self.whole.value / max(self.whole.tokens, 1)
 
     @property
     def is_dropped(self) -> bool:
@@ -62,7 +59,9 @@ class _Priced:
 
     def over_cap(self, budget: Budget, used: Mapping[Kind, int]) -> Kind | None:
         """The kind whose cap the group would exceed, with `used` tokens taken already."""
-        over = (kind for kind, n in self.by_kind.items() if kind in budget.caps and used[kind] + n > budget.caps[kind])
+        over = (
+            kind for kind, n in self.whole.by_kind.items() if kind in budget.caps and used[kind] + n > budget.caps[kind]
+        )
         return next(over, None)
 
     def reason(self, problem: Problem, slack: int, used: Mapping[Kind, int]) -> str:
@@ -77,8 +76,8 @@ class _Priced:
         kind = self.over_cap(budget, used)
         if kind is not None:
             left = max(budget.caps[kind] - used[kind], 0)
-            return f"{worth}; needs {self.tokens:,}, {left:,} left of the cap of {kind!r} ({budget.caps[kind]:,})"
-        return f"{worth}; needs {self.tokens:,}, {max(slack, 0):,} left"
+            return f"{worth}; needs {self.whole.tokens:,}, {left:,} left of the cap of {kind!r} ({budget.caps[kind]:,})"
+        return f"{worth}; needs {self.whole.tokens:,}, {max(slack, 0):,} left"
 
     def decision(self, part: Part, tokens: int, full_tokens: int, reason: str, enters_at: int | None) -> Decision:
         handle = next((handle for handle in self.level.handles if handle.part_id == part.id), None)
@@ -105,9 +104,9 @@ def _entries(problem: Problem, priced: Mapping[int, _Priced], base: Rendering) -
     for one in sorted(candidates, key=lambda one: (-one.density, one.group.index)):
         if one.over_cap(problem.budget, used) is not None:
             continue
-        total += one.tokens
+        total += one.whole.tokens
         entries[one.group.index] = total
-        for kind, tokens in one.by_kind.items():
+        for kind, tokens in one.whole.by_kind.items():
             used[kind] += tokens
     return entries
 

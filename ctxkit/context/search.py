@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ctxkit.context.choose import Option, choose, single_steps, value_of
+from ctxkit.context.choose import Option, choose, ranked_steps, single_steps, value_of
 from ctxkit.context.level import Level
 from ctxkit.context.problem import SEAM_TOKENS, Costs, Problem
 from ctxkit.protocols import Rendering
@@ -50,9 +50,10 @@ def _corrected(problem: Problem, best: Found, ladders: Ladders, options: Mapping
     """Choose, render, correct the capacity by what the estimate was off, until nothing better fits."""
     pinned = problem.tokens_by_kind(best.rendering)
     capacity, budget = problem.limit - best.rendering.tokens, problem.budget
+    steps = ranked_steps(options)
     seen: set[tuple[int, ...]] = set()
     for attempt in range(_CORRECTIONS):
-        choice = choose(options, capacity, budget, pinned)
+        choice = choose(options, steps, capacity, budget, pinned)
         key = tuple(choice.picks.values())
         if key in seen:
             break

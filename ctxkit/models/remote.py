@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx
 
-from ctxkit.errors import ModelError
 from ctxkit.models.http import Connection
 from ctxkit.models.requests import GREEDY, Promptable, as_request
-from ctxkit.models.streams import PieceStream
+from ctxkit.models.streams import CANCELLED, Collected, PieceStream
 from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names
 from ctxkit.protocols import Counter, Reply, Sampling
 from ctxkit.tokens import EstimatingCounter
@@ -102,14 +101,13 @@ class RemoteModel:
         return model_names(await self.connection.afetch("GET", _MODELS))
 
 
-class RemoteStream:
+class RemoteStream(Collected):
     """`AsyncTextStream` over a connection. Cancelling the reader, or `aclose`, closes the connection."""
 
     def __init__(self, chat: _Chat) -> None:
+        super().__init__(chat.reply)
         self._chat = chat
         self._pieces = chat.apieces()
-        self._text: list[str] = []
-        self._reply: Reply | None = None
 
     def __aiter__(self) -> RemoteStream:
         return self
@@ -123,21 +121,10 @@ class RemoteStream:
         self._text.append(piece)
         return piece
 
-    @property
-    def reply(self) -> Reply:
-        """The finished answer. Raises ModelError while the stream has not ended."""
-        if self._reply is None:
-            raise ModelError("the stream has not ended; read it to its end or close it first")
-        return self._reply
-
     async def aclose(self) -> None:
         """Closes the connection. `reply` then holds what came so far, with finish reason "cancelled"."""
         await self._pieces.aclose()
-        self._finish("cancelled")
-
-    def _finish(self, reason: str) -> None:
-        if self._reply is None:
-            self._reply = self._chat.reply("".join(self._text), reason)
+        self._finish(CANCELLED)
 
 
 class _Chat:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from ctxkit.errors import ModelError
 from ctxkit.protocols import Reply
+
+CANCELLED = "cancelled"
+"""Finish reason of an answer that nobody waited for."""
 
 _END = object()
 
@@ -29,15 +32,36 @@ class PieceSource(Protocol):
         ...
 
 
-class PieceStream:
+class Collected:
+    """The text that a stream has handed out, and the reply that it becomes when the stream ends.
+
+    make_reply: the finished answer, given the text and the finish reason.
+    """
+
+    def __init__(self, make_reply: Callable[[str, str], Reply]) -> None:
+        self._make_reply = make_reply
+        self._text: list[str] = []
+        self._reply: Reply | None = None
+
+    @property
+    def reply(self) -> Reply:
+        """The finished answer. Raises ModelError while the stream has not ended."""
+        if self._reply is None:
+            raise ModelError("the stream has not ended; read it to its end or close it first")
+        return self._reply
+
+    def _finish(self, reason: str) -> None:
+        if self._reply is None:
+            self._reply = self._make_reply("".join(self._text), reason)
+
+
+class PieceStream(Collected):
     """`TextStream` over a PieceSource. Not for several threads at once, except `stop`."""
 
     def __init__(self, source: PieceSource) -> None:
-        self._source = source
+        super().__init__(source.reply)
         self._stopped = threading.Event()
         self._pieces = source.pieces(self._stopped)
-        self._text: list[str] = []
-        self._reply: Reply | None = None
 
     def __iter__(self) -> PieceStream:
         return self
@@ -46,17 +70,10 @@ class PieceStream:
         try:
             piece = next(self._pieces)
         except StopIteration as end:
-            self._finish(end.value)
+            self._finish(end.value or CANCELLED)
             raise
         self._text.append(piece)
         return piece
-
-    @property
-    def reply(self) -> Reply:
-        """The finished answer. Raises ModelError while the stream has not ended."""
-        if self._reply is None:
-            raise ModelError("the stream has not ended; read it to its end or close it first")
-        return self._reply
 
     def stop(self) -> None:
         """Asks a step that runs in another thread to end early."""
@@ -66,11 +83,7 @@ class PieceStream:
         """Stops computing. `reply` then holds what came so far, with finish reason "cancelled"."""
         self.stop()
         self._pieces.close()
-        self._finish(None)
-
-    def _finish(self, reason: str | None) -> None:
-        if self._reply is None:
-            self._reply = self._source.reply("".join(self._text), reason or "cancelled")
+        self._finish(CANCELLED)
 
 
 class AsyncPieceStream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -63,16 +62,3 @@ def make_pdf() -> Callable[[Sequence[Sequence[str]]], bytes]:
 @pytest.fixture
 def assert_covered() -> Callable[[Document, Sequence[Chunk]], None]:
     return _assert_covered
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
-    """Writes a file below tmp_path and returns its path."""
-
-    def write(name: str, content: str | bytes) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write

@@ -74,24 +74,11 @@ def index(encoder: RecordingEncoder) -> Iterator[Index]:
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def write(home: Path) -> Callable[[str, str | bytes], Path]:
-    """write("docs/a.md", "text")"""
-
-    def make(name: str, content: str | bytes) -> Path:
-        path = home / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return make
 
 
 @pytest.fixture
