@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ctxkit.models.remote import RemoteModel
     from ctxkit.pipeline import Answer, Pipeline
     from ctxkit.retrieval import Hit, Index
+    from ctxkit.session import fit_messages
     from ctxkit.tokens import EstimatingCounter, TemplateCounter
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _ON_USE = {
     "Pipeline": "ctxkit.pipeline",
     "RemoteModel": "ctxkit.models.remote",
     "TemplateCounter": "ctxkit.tokens",
+    "fit_messages": "ctxkit.session",
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "TemplateCounter",
     "errors",
     "fit",
+    "fit_messages",
     "instruction",
     "memory",
     "passage",

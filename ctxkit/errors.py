@@ -4,6 +4,8 @@
     ├── PartError                a part, or the set of parts, is malformed
     ├── BudgetError              a budget contradicts itself
     ├── BudgetInfeasible         what must be in the prompt does not fit into the window
+    ├── BudgetOverdrawn          a run has not got the tokens, calls or depth that were asked for
+    ├── BudgetClosed             a run, or the reservation of a call, has ended already
     ├── PromptError              the model's chat template refuses the messages
     ├── DocumentError            a file cannot be read as a document
     ├── StoreError              an index cannot be opened, read or written
@@ -16,7 +18,8 @@
         └── RemoteError          an OpenAI-compatible server said no, or nothing
             ├── RemoteTimeout    no answer in time
             ├── RemoteUnavailable  connection refused, 429, 5xx
-            └── RemoteRejected   the request itself was refused (4xx)
+            ├── RemoteRejected   the request itself was refused (4xx)
+            └── ContextTruncatedByServer  the server read fewer prompt tokens than it was sent
 
     MissingExtra(CtxkitError, ImportError)   an optional dependency is not installed
 
@@ -61,6 +64,28 @@ class BudgetInfeasible(CtxkitError):
         self.window_tokens = window_tokens
         self.reserve_tokens = reserve_tokens
         self.by_part = dict(by_part)
+
+
+class BudgetOverdrawn(CtxkitError):
+    """A run has not got what was asked of it, or a call took more than it had.
+
+    Attributes:
+        run: the name of the run whose limit or grant said no.
+        limit: which one: "tokens", "tokens_in", "tokens_out", "calls", "depth" or "window_tokens".
+        needed: what was asked for, or taken, in units of `limit`.
+        left: what could have been had.
+    """
+
+    def __init__(self, message: str, *, run: str, limit: str, needed: int, left: int) -> None:
+        super().__init__(message)
+        self.run = run
+        self.limit = limit
+        self.needed = needed
+        self.left = left
+
+
+class BudgetClosed(CtxkitError):
+    """A run, or the reservation of one call, has ended: it is settled, cancelled or closed."""
 
 
 class PromptError(CtxkitError, ValueError):
@@ -132,6 +157,24 @@ class RemoteUnavailable(RemoteError):
 
 class RemoteRejected(RemoteError):
     """The server refused the request itself (4xx other than 429)."""
+
+
+class ContextTruncatedByServer(RemoteError):
+    """The server reports clearly fewer prompt tokens than it was sent: it has cut the prompt, and answered anyway.
+
+    Attributes:
+        planned_tokens: what the prompt has, by the model's counter.
+        reported_tokens: what the server says it read, tokens from its cache included.
+        window_tokens: the most that the server is known to read; plan with no more.
+        reply: the answer to the cut prompt, a ctxkit.Reply.
+    """
+
+    def __init__(self, message: str, *, planned_tokens: int, reported_tokens: int, reply: object = None) -> None:
+        super().__init__(message)
+        self.planned_tokens = planned_tokens
+        self.reported_tokens = reported_tokens
+        self.window_tokens = reported_tokens
+        self.reply = reply
 
 
 class MissingExtra(CtxkitError, ImportError):

@@ -27,17 +27,24 @@ TOOLS = "tools"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a message's text and the id of the part that owns it (None: glue, charged to the template)."""
+    """A piece of a message and the id of the part that owns it (None: glue, charged to the template).
+
+    block: a content block that is not text (an image, a file, signed thinking), as the caller's message wrote it; the
+        segment's text is then empty.
+    """
 
     text: str
     owner: str | None = None
+    block: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
     """One chat message that remembers which part each piece of its text came from.
 
-    `owner` is charged for what the message carries outside its text (tool calls).
+    owner: charged for what the message carries outside its text (tool calls).
+    original: the message as the caller gave it, in OpenAI's form. What stands in it unchanged is sent as it was given,
+        keys that ctxkit knows nothing of included.
     """
 
     role: str
@@ -46,14 +53,22 @@ class PromptMessage:
     tool_call_id: str | None = None
     name: str | None = None
     owner: str | None = None
+    original: ChatMessage | None = None
 
     @property
     def content(self) -> str:
         return "".join(segment.text for segment in self.segments)
 
+    @property
+    def blocks(self) -> tuple[Mapping[str, Any], ...]:
+        """The content blocks that are not text, in order."""
+        return tuple(segment.block for segment in self.segments if segment.block is not None)
+
     def to_dict(self) -> dict[str, Any]:
         """The message in OpenAI's chat format."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.original is not None:
+            return dict(self.original)
+        message: dict[str, Any] = {"role": self.role, "content": self._content_value()}
         if self.tool_calls:
             message["tool_calls"] = [dict(call) for call in self.tool_calls]
         if self.tool_call_id is not None:
@@ -61,6 +76,15 @@ class PromptMessage:
         if self.name is not None:
             message["name"] = self.name
         return message
+
+    def _content_value(self) -> str | list[dict[str, Any]]:
+        if not self.blocks:
+            return self.content
+        return [
+            dict(segment.block) if segment.block is not None else {"type": "text", "text": segment.text}
+            for segment in self.segments
+            if segment.block is not None or segment.text
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The heart: parts and a budget in, a plan out. No torch, no network."""
 
 from ctxkit.context.budget import Budget
+from ctxkit.context.decision import Decision
 from ctxkit.context.fit import fit
-from ctxkit.context.level import Compressor, Handle, Level
+from ctxkit.context.level import Compressor, Handle, Level, LevelRequest
 from ctxkit.context.part import (
     KINDS,
     Kind,
@@ -17,20 +18,24 @@ from ctxkit.context.part import (
     tool_result,
     turn,
 )
-from ctxkit.context.plan import Decision, Plan, PlanDiff
+from ctxkit.context.plan import Plan, PlanDiff
+from ctxkit.context.utility import DefaultUtility, Utility
 
 __all__ = [
     "KINDS",
     "Budget",
     "Compressor",
     "Decision",
+    "DefaultUtility",
     "Handle",
     "Kind",
     "Level",
+    "LevelRequest",
     "Part",
     "Plan",
     "PlanDiff",
     "SupportsPart",
+    "Utility",
     "fit",
     "instruction",
     "memory",

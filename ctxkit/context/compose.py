@@ -25,7 +25,7 @@ def compose(parts: Iterable[Part]) -> tuple[PromptMessage, ...]:
         text = part_text(part, passages)
         if previous is not None and _shares_message(previous, part):
             last = messages[-1]
-            segments = (*last.segments, Segment(SEPARATOR + text, part.id))
+            segments = (*last.segments, *_segments(part, text, SEPARATOR))
             messages[-1] = PromptMessage(last.role, segments, owner=last.owner)
         else:
             messages.append(_message(part, text))
@@ -55,14 +55,30 @@ def opens_message(part: Part) -> bool:
 def _message(part: Part, text: str) -> PromptMessage:
     return PromptMessage(
         role=part.role,
-        segments=(Segment(text, part.id),),
+        segments=_segments(part, text),
         tool_calls=part.tool_calls,
         tool_call_id=part.tool_call_id,
         owner=part.id,
+        original=part.message,
     )
+
+
+def _segments(part: Part, text: str, separator: str = "") -> tuple[Segment, ...]:
+    """The part's text, cut where its attachments stand."""
+    if not part.attachments:
+        return (Segment(separator + text, part.id),)
+    heading = len(text) - len(part.content)
+    segments, at = [Segment(separator + text[:heading], part.id)], heading
+    for attachment in part.attachments:
+        end = heading + attachment.offset
+        segments += [Segment(text[at:end], part.id), Segment("", part.id, attachment.block)]
+        at = end
+    segments.append(Segment(text[at:], part.id))
+    return tuple(segment for segment in segments if segment.text or segment.block is not None)
 
 
 def _shares_message(previous: Part, part: Part) -> bool:
     if previous.role != part.role or part.role not in ("system", "user"):
         return False
-    return not (previous.kind == "turn" and part.kind == "turn")
+    turns = (previous.kind == "turn") + (part.kind == "turn")
+    return turns == 0 or (turns == 1 and part.role == "user")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from ctxkit.context.budget import Budget
+from ctxkit.context.costs import Costs
+from ctxkit.context.decision import Decision
 from ctxkit.context.explain import decide
+from ctxkit.context.found import Found
 from ctxkit.context.group import Group, grouped, identified
-from ctxkit.context.level import Compressor, Level, dropped, full
+from ctxkit.context.ladders import Ladders
+from ctxkit.context.level import Compressor, Level, LevelRequest
 from ctxkit.context.part import Part, SupportsPart
 from ctxkit.context.plan import Plan
-from ctxkit.context.problem import Costs, Problem
-from ctxkit.context.search import Found, Ladders, search
+from ctxkit.context.problem import Levels, Problem
+from ctxkit.context.utility import DefaultUtility, Utility
 from ctxkit.errors import BudgetInfeasible, PartError
 from ctxkit.protocols import TEMPLATE, TOOLS, Counter, Rendering, Tool
+
+_TRIES = 64  # groups rendered to find the smallest
+_SEAM_TOKENS = 16  # more than a planning cost is off where pieces meet
 
 
 def fit(
@@ -24,6 +33,8 @@ def fit(
     tools: Sequence[Tool] = (),
     compressors: Sequence[Compressor] = (),
     least_value: float = 0.0,
+    utility: Utility | None = None,
+    expandable: bool = False,
 ) -> Plan:
     """Choose what goes into the prompt, so that prompt and reserve fit the window.
 
@@ -31,102 +42,199 @@ def fit(
     budget: window, reserve, floors and caps, in tokens of `counter`.
     counter: the target model, or a counter of its tokenizer and chat template.
     tools: tool schemas sent along; they are counted.
-    compressors: make cheaper levels of the groups, asked only where not everything fits whole.
-    least_value: unpinned parts worth less (priority x relevance) are left out even where they fit; a small model is
-        distracted by passages that do not matter.
+    compressors: make cheaper levels of the groups, asked only where not everything fits whole and only for groups that
+        a level could help. `ctxkit.compression.standard()` needs no model.
+    least_value: unpinned parts worth less (priority x relevance x recency) are left out even where they fit; a small
+        model is distracted by passages that do not matter.
+    utility: what a group is worth, if not priority x relevance x recency.
+    expandable: offer the `expand` tool wherever the prompt shows a handle.
 
-    Raises PartError for malformed parts, BudgetInfeasible where the pinned parts alone do not fit (it carries the
-    smallest window that does), PromptError where the chat template refuses the messages.
+    Raises PartError for malformed parts, BudgetInfeasible where what must be in does not fit (it carries the smallest
+    window that does), PromptError where the chat template refuses the messages.
     """
+    return prepared(
+        parts,
+        budget=budget,
+        counter=counter,
+        tools=tools,
+        compressors=compressors,
+        least_value=least_value,
+        utility=utility,
+        expandable=expandable,
+    ).plan()
+
+
+def prepared(
+    parts: Iterable[Part | SupportsPart],
+    *,
+    budget: Budget,
+    counter: Counter,
+    tools: Sequence[Tool] = (),
+    compressors: Sequence[Compressor] = (),
+    least_value: float = 0.0,
+    utility: Utility | None = None,
+    expandable: bool = False,
+) -> Fitting:
+    """What `fit` does before it chooses; a session goes on from here."""
     given = identified(list(parts))
     if not given:
         raise PartError("`fit` needs at least one part")
-    problem = Problem(given, grouped(given), budget, counter, tuple(tools), least_value)
-    base = problem.render({})
-    if base.tokens > problem.limit:
-        raise _infeasible(problem, base)
-    ladders: Ladders = {group.index: [dropped(group), full(group)] for group in problem.optional}
-    costs = Costs(counter, [full(group) for group in problem.unpinned])
-    found = search(problem, base, ladders, costs)
-    if compressors and not all(found.picks.values()):
-        ladders = {group.index: _ladder(group, compressors, problem.question) for group in problem.optional}
-        costs.add(level for ladder in ladders.values() for level in ladder)
-        found = search(problem, base, ladders, costs)
-    if not any(group.pinned for group in problem.groups) and not any(found.picks.values()):
-        found = _smallest_alone(problem, costs, found)
-    return _plan(problem, base, ladders, costs, found)
+    utility = utility or DefaultUtility()
+    problem = Problem(given, grouped(given), budget, counter, tuple(tools), utility, least_value, expandable=expandable)
+    costs = Costs(counter)
+    request = LevelRequest(problem.question, counter, expandable)
+    return Fitting(problem, costs, Ladders(costs, compressors, request))
 
 
-def _ladder(group: Group, compressors: Sequence[Compressor], question: str) -> list[Level]:
-    """Every level of a group, dropped first. A compressor is asked for its levels only here."""
-    made = [level for compressor in compressors for level in compressor.levels(group, question)]
-    return [dropped(group), *made, full(group)]
+@dataclass(frozen=True)
+class Fitting:
+    """A problem with what was counted and made for it so far, so that it can be solved again under another budget."""
 
+    problem: Problem
+    costs: Costs
+    ladders: Ladders
 
-def _infeasible(problem: Problem, base: Rendering) -> BudgetInfeasible:
-    budget = problem.budget
-    minimum = base.tokens + budget.reserve_tokens
-    named = ", ".join(f"`{owner}` {tokens:,}" for owner, tokens in base.by_owner.items() if tokens)
-    return BudgetInfeasible(
-        f"what must be in needs {base.tokens:,} tokens of {problem.limit:,} ({budget.window_tokens:,} less a reserve "
-        f"of {budget.reserve_tokens:,}): {named}. Raise `window_tokens` to {minimum:,}, lower `reserve_tokens`, "
-        "or pass a part with `pinned=False`.",
-        minimum=minimum,
-        window_tokens=budget.window_tokens,
-        reserve_tokens=budget.reserve_tokens,
-        by_part=base.by_owner,
-    )
+    def plan(self) -> Plan:
+        from ctxkit.context.search import Search  # numpy, which importing ctxkit does without
 
+        base = self._base()
+        if base.rendering.tokens > self.problem.limit:
+            raise self._infeasible(base.rendering)
+        found = Search(self.problem, self.ladders, self.costs, base).run()
+        if not found.levels and not self._anything_fixed:
+            found = self._smallest_alone(found)
+        return self._plan(found)
 
-def _smallest_alone(problem: Problem, costs: Costs, found: Found) -> Found:
-    """Nothing is pinned and nothing was picked. An empty prompt is no prompt: the smallest group, or a refusal."""
-    smallest = problem.smallest(costs)
-    if smallest is None:
-        raise PartError(
-            "no part is pinned, and every other part has relevance 0, is worth less than `least_value`, "
-            "or exceeds the cap of its kind"
+    def at_levels(self, levels: Levels) -> Plan | None:
+        """The plan with these levels and no other choice, None where they do not fit."""
+        rendering = self.problem.render(levels)
+        if not self.problem.fits(rendering, levels):
+            return None
+        values = self.problem.values
+        value = sum(values[index] * level.utility for index, level in levels.items())
+        return self._plan(Found(levels, rendering, value, sum(values[group.index] for group in self.problem.groups)))
+
+    def again(self, budget: Budget | None = None, require: Iterable[str] = ()) -> Plan:
+        """The plan under another budget, or with the groups of the parts named in `require` in whole."""
+        names = set(require)
+        forced = frozenset(group.index for group in self.problem.groups if names & {part.id for part in group.parts})
+        return Fitting(self.problem.at(budget, forced), self.costs, self.ladders).plan()
+
+    @property
+    def _anything_fixed(self) -> bool:
+        return any(self.problem.is_fixed(group) or group.required for group in self.problem.groups)
+
+    def _base(self) -> Found:
+        """Required groups whole if that fits, else as small as they can be."""
+        required = self.problem.required
+        levels = {group.index: self.ladders.whole(group) for group in required}
+        rendering = self.problem.render(levels)
+        if required and rendering.tokens > self.problem.limit:
+            return self._smallest()
+        return Found(levels, rendering, sum(self.problem.values[index] for index in levels))
+
+    def _smallest(self) -> Found:
+        """Required groups as small as they can be, and nothing else that is not pinned."""
+        self.ladders.ask(self.problem.required)
+        levels = {group.index: self.ladders.of(group)[0] for group in self.problem.required}
+        values = self.problem.values
+        value = sum(values[index] * level.utility for index, level in levels.items())
+        return Found(levels, self.problem.render(levels), value)
+
+    @cached_property
+    def minimum(self) -> int:
+        """The smallest window for which the call succeeds: what must be in, or the smallest part where nothing must."""
+        if self._anything_fixed:
+            tokens = self._smallest().rendering.tokens
+        else:
+            smallest = self._smallest_group()
+            tokens = smallest[1].tokens if smallest else self.problem.render({}).tokens
+        return self.problem.budget.reserve_tokens + tokens
+
+    def _infeasible(self, base: Rendering) -> BudgetInfeasible:
+        budget = self.problem.budget
+        minimum = base.tokens + budget.reserve_tokens
+        named = ", ".join(f"`{owner}` {tokens:,}" for owner, tokens in base.by_owner.items() if tokens)
+        return BudgetInfeasible(
+            f"what must be in needs {base.tokens:,} tokens of {self.problem.limit:,} ({budget.window_tokens:,} less a "
+            f"reserve of {budget.reserve_tokens:,}): {named}. Raise `window_tokens` to {minimum:,}, lower "
+            "`reserve_tokens`, or pass a part with `pinned=False` (`required=True` keeps it in, at a lower level).",
+            minimum=minimum,
+            window_tokens=budget.window_tokens,
+            reserve_tokens=budget.reserve_tokens,
+            by_part=base.by_owner,
         )
-    group, alone = smallest
-    if alone.tokens <= problem.limit:
-        return Found({**found.picks, group.index: 1}, alone, group.value, max(found.bound, group.value))
-    budget = problem.budget
-    raise BudgetInfeasible(
-        f"no part fits into {problem.limit:,} tokens ({budget.window_tokens:,} less a reserve of "
-        f"{budget.reserve_tokens:,}); the smallest, `{group.parts[0].id}`, needs {alone.tokens:,}",
-        minimum=alone.tokens + budget.reserve_tokens,
-        window_tokens=budget.window_tokens,
-        reserve_tokens=budget.reserve_tokens,
-        by_part=alone.by_owner,
-    )
+
+    def _smallest_alone(self, found: Found) -> Found:
+        """Nothing is pinned and nothing was picked. An empty prompt is no prompt: the smallest group, or a refusal."""
+        smallest = self._smallest_group()
+        if smallest is None:
+            raise PartError(
+                "no part is pinned, and every other part has relevance 0, is worth less than `least_value`, "
+                "or exceeds the cap of its kind"
+            )
+        group, alone = smallest
+        if alone.tokens > self.problem.limit:
+            raise self._infeasible(alone)
+        value = self.problem.values[group.index]
+        return Found({group.index: self.ladders.whole(group)}, alone, value, max(found.bound, value))
+
+    def _smallest_group(self) -> tuple[Group, Rendering] | None:
+        """The optional group that takes the fewest tokens on its own, counted exactly; None where caps refuse all.
+
+        Counted are the groups whose planning cost is near the lowest, 64 at most.
+        """
+        planned = {group.index: self.costs.parts(group.parts) for group in self.problem.optional}
+        best: tuple[Group, Rendering] | None = None
+        cheapest = sorted(self.problem.optional, key=lambda group: (planned[group.index], group.index))
+        for tries, group in enumerate(cheapest):
+            # Once the planning cost is out of reach of the best found, no later group can beat it.
+            if best is not None and (tries >= _TRIES or planned[group.index] > planned[best[0].index] + _SEAM_TOKENS):
+                break
+            levels = {group.index: self.ladders.whole(group)}
+            alone = self.problem.render(levels)
+            if not self.problem.over_caps(alone, levels) and (best is None or alone.tokens < best[1].tokens):
+                best = (group, alone)
+        return best
+
+    def _plan(self, found: Found) -> Plan:
+        rendering, problem = found.rendering, self.problem
+        return Plan(
+            messages=problem.messages(found.levels),
+            ids=rendering.ids,
+            prompt_tokens=rendering.tokens,
+            budget=problem.budget,
+            by_owner=rendering.by_owner,
+            template_tokens=rendering.by_owner.get(TEMPLATE, 0),
+            tools_tokens=rendering.by_owner.get(TOOLS, 0),
+            value=found.value,
+            bound=max(found.bound, found.value),
+            shadow_price=found.shadow_price,
+            counter_name=problem.counter.name,
+            exact=problem.counter.exact,
+            tools=problem.tools_with(found.levels),
+            _work=Work(self, found),
+        )
 
 
-def _minimum(problem: Problem, base: Rendering, costs: Costs) -> int:
-    """The smallest window for which the call succeeds: the pinned parts, or the smallest part where none is pinned."""
-    pinned = any(group.pinned for group in problem.groups)
-    smallest = None if pinned else problem.smallest(costs)
-    return problem.budget.reserve_tokens + (smallest[1].tokens if smallest else base.tokens)
+@dataclass(frozen=True)
+class Work:
+    """What a plan needs to explain itself, computed when it is asked."""
 
+    fitting: Fitting
+    found: Found
 
-def _plan(problem: Problem, base: Rendering, ladders: Ladders, costs: Costs, found: Found) -> Plan:
-    levels = found.levels(ladders)
-    chosen: Mapping[int, Level] = {
-        group.index: full(group) if group.pinned else levels.get(group.index, dropped(group))
-        for group in problem.groups
-    }
-    rendering = found.rendering
-    return Plan(
-        messages=problem.messages(levels),
-        ids=rendering.ids,
-        prompt_tokens=rendering.tokens,
-        budget=problem.budget,
-        decisions=decide(problem, chosen, rendering, base, costs),
-        template_tokens=rendering.by_owner.get(TEMPLATE, 0),
-        tools_tokens=rendering.by_owner.get(TOOLS, 0),
-        value=found.value,
-        bound=found.bound,
-        shadow_price=found.shadow_price,
-        minimum=_minimum(problem, base, costs),
-        counter_name=problem.counter.name,
-        exact=problem.counter.exact,
-        tools=problem.tools,
-    )
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        return decide(self.fitting.problem, self.levels, self.found.rendering, self.fitting.costs)
+
+    @property
+    def levels(self) -> dict[int, Level]:
+        return dict(self.found.levels)
+
+    @property
+    def minimum(self) -> int:
+        return self.fitting.minimum
+
+    def again(self, budget: Budget | None, require: Iterable[str]) -> Plan:
+        return self.fitting.again(budget, require)

@@ -25,8 +25,13 @@ class Group:
         return any(part.pinned for part in self.parts)
 
     @property
-    def value(self) -> float:
-        """What the group is worth whole: the best of its parts' priority x relevance."""
+    def required(self) -> bool:
+        """Whether the group must be in, at whatever level."""
+        return any(part.required for part in self.parts)
+
+    @property
+    def worth(self) -> float:
+        """The best of its parts' priority x relevance."""
         return max(part.priority * part.relevance for part in self.parts)
 
 
@@ -36,7 +41,7 @@ def identified(items: Sequence[Part | SupportsPart]) -> tuple[Part, ...]:
     seen: dict[str, int] = {}
     count_of_kind: dict[str, int] = {}
     for position, item in enumerate(items):
-        if not isinstance(item, SupportsPart):
+        if type(item) is not Part and not isinstance(item, SupportsPart):
             raise PartError(f"item {position} is a {type(item).__name__}, not a part or a search hit")
         part = item.as_part()
         count_of_kind[part.kind] = count_of_kind.get(part.kind, 0) + 1

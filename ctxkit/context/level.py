@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
 from ctxkit.context.group import Group
 from ctxkit.context.part import Part
+from ctxkit.protocols import Counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Handle:
     """Names what was reduced or dropped, so that `plan.expand(handle)` gives the original back, byte for byte.
 
     start_line, end_line: 1-based lines of the part's content that are not in the prompt, both included.
-    digest: blake2b of the whole original content, to notice a handle of another plan.
+    digest: blake2b of the whole original (`source_text`), to notice a handle of another plan.
     """
 
     part_id: str
@@ -27,11 +28,25 @@ class Handle:
 
     @classmethod
     def of_whole(cls, part: Part) -> Handle:
-        lines = part.content.count("\n") + 1
-        return cls(part.id, 1, lines, lines, content_digest(part.content))
+        source = source_text(part)
+        lines = source.count("\n") + 1
+        return cls(part.id, 1, lines, lines, content_digest(source))
+
+    @property
+    def ref(self) -> str:
+        """What the `expand` tool takes: the part's id, with the lines where not all of it was left out."""
+        whole = self.start_line == 1 and self.end_line >= self.total_lines
+        return self.part_id if whole else f"{self.part_id}:{self.start_line}-{self.end_line}"
 
     def __str__(self) -> str:
         return f"{self.part_id} (lines {self.start_line}-{self.end_line} of {self.total_lines})"
+
+
+def source_text(part: Part) -> str:
+    """What a handle of the part gives back: its content and, of a tool call, each call as name(arguments) on a line."""
+    functions = [call.get("function") or {} for call in part.tool_calls]
+    calls = [f"{function.get('name', '')}({function.get('arguments', '')})" for function in functions]
+    return "\n".join([part.content, *calls] if part.content else calls or [part.content])
 
 
 def content_digest(content: str) -> str:
@@ -47,6 +62,8 @@ class Level:
     utility: share of the group's value that this rendering keeps, in [0, 1].
     method: what made it.
     handles: where to find what this level leaves out.
+    resize: the same rendering in at most so many tokens, where it has a size to choose: `resize(tokens)` counts the
+        contents and call arguments of all its parts with the target's counter, and is None where nothing fits.
     """
 
     name: str
@@ -54,19 +71,35 @@ class Level:
     utility: float
     method: str
     handles: tuple[Handle, ...] = ()
+    resize: Callable[[int], Level | None] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LevelRequest:
+    """What a compressor may go by.
+
+    question: what the prompt asks, "" where nothing is known. counter: the target model's, to measure texts with.
+    expandable: the model will be given the `expand` tool, so a stub may tell it to use it.
+    """
+
+    question: str
+    counter: Counter
+    expandable: bool = False
 
 
 class Compressor(Protocol):
-    """Makes cheaper levels of a group, best first, each only when asked for. Pinned groups are never offered to it."""
+    """Makes cheaper levels of a group, best first, each only when asked for.
 
-    def levels(self, group: Group, question: str) -> Iterator[Level]: ...
+    A group with a pinned part is never offered to it. It leaves parts with `verbatim` as they are, and yields nothing
+    for a group that it cannot make cheaper.
+    """
+
+    def levels(self, group: Group, request: LevelRequest) -> Iterator[Level]: ...
 
 
 def full(group: Group) -> Level:
     return Level("full", group.parts, utility=1.0, method="original")
 
 
-def dropped(group: Group) -> Level:
-    return Level(
-        "dropped", (), utility=0.0, method="dropped", handles=tuple(Handle.of_whole(part) for part in group.parts)
-    )
+DROPPED = Level("dropped", (), utility=0.0, method="dropped")
+"""What became of a group that is not in the prompt. Its handles are those of its parts."""

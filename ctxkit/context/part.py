@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from ctxkit.errors import PartError
@@ -26,6 +26,17 @@ _TURN_ROLES = ("user", "assistant", "system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A content block that is not text, and the character offset of the content that it stands before.
+
+    block: an image_url, input_audio or file block in OpenAI's form, or an opaque block of the provider (thinking).
+    """
+
+    offset: int
+    block: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Something that wants into the prompt.
 
@@ -34,13 +45,17 @@ class Part:
     id: names it in plans and errors; `fit` gives "<kind>-<n>" where it is empty.
     title: printed above a passage, after its citation number.
     source: where it came from (a file and lines, a tool, a session), for reports and citations.
+    attachments: what the content holds besides text, each at the character it stands before.
     priority: how much the caller cares, a positive factor on the value (1.0 is neutral).
     relevance: how likely it is to be needed for this answer, in [0, 1].
-    pinned: must be in, verbatim; `fit` refuses rather than drop it.
+    pinned: must be in, verbatim; `fit` refuses rather than drop or reduce it.
+    required: must be in, at whatever level fits; `fit` refuses rather than drop it.
+    verbatim: may be dropped, but never reduced (a message with signed thinking).
     group: parts with one group name live or die together. Tool calls and their results are grouped without being asked.
     role: the chat role of a turn.
     tool_calls: the calls of a tool_call part, in OpenAI's form (id, type, function {name, arguments as a JSON string}).
     tool_call_id: which call a tool_result answers.
+    message: the chat message that the part was made of, in OpenAI's form; sent as it is while the part is whole.
     """
 
     kind: Kind
@@ -55,6 +70,10 @@ class Part:
     role: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str | None = None
+    required: bool = False
+    verbatim: bool = False
+    attachments: tuple[Attachment, ...] = ()
+    message: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +107,14 @@ class Part:
 
     def as_part(self) -> Part:
         return self
+
+    def rewritten(self, content: str, **fields: Any) -> Part:
+        """The part with other text (and other `fields`), as a level sends it. Attachments stay, at the end of the text.
+
+        Pass `attachments=()` to leave them out.
+        """
+        ends = tuple(replace(one, offset=min(one.offset, len(content))) for one in self.attachments)
+        return replace(self, content=content, message=None, **{"attachments": ends, **fields})
 
 
 @runtime_checkable

@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
 
-from ctxkit.context import html, report
+from ctxkit.context import counterfactual, html, report
 from ctxkit.context.budget import Budget
-from ctxkit.context.level import Handle, content_digest
+from ctxkit.context.decision import Decision
+from ctxkit.context.expand import parse_ref
+from ctxkit.context.level import Handle, content_digest, source_text
 from ctxkit.context.part import Part
 from ctxkit.errors import PartError
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Tool
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What became of one part.
-
-    part: as it was given. level: "full", a reduced level's name, or "dropped". method: what made that level.
-    tokens: exact tokens it takes in the prompt, separators and citation number included.
-    full_tokens: what it was planned to cost whole.
-    reason: one sentence. enters_at: for a dropped part, a `window_tokens` at which it is in (an estimate).
-    number: citation number of a passage in the prompt. handle: the way to what is not in the prompt.
-    """
-
-    part: Part
-    level: str
-    method: str
-    tokens: int
-    full_tokens: int
-    reason: str
-    enters_at: int | None = None
-    number: int | None = None
-    handle: Handle | None = None
-
-    @property
-    def kept(self) -> bool:
-        return self.level != "dropped"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.part.id,
-            "kind": self.part.kind,
-            "title": self.part.title,
-            "source": self.part.source,
-            "level": self.level,
-            "tokens": self.tokens,
-            "full_tokens": self.full_tokens,
-            "pinned": self.part.pinned,
-            "priority": self.part.priority,
-            "relevance": self.part.relevance,
-            "number": self.number,
-            "reason": self.reason,
-            "enters_at": self.enters_at,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +32,21 @@ class PlanDiff:
         return f"{'; '.join(listed)} ({self.tokens:+,} tokens)"
 
 
+_ROUNDING = 1e-12  # sums of equal values in another order differ by less
+
+
+class Work(Protocol):
+    """What a plan needs to explain itself."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]: ...
+
+    @property
+    def minimum(self) -> int: ...
+
+    def again(self, budget: Budget | None, require: Iterable[str]) -> Plan: ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """The result of `fit`.
@@ -80,7 +55,9 @@ class Plan:
     ids: the exact ids a local model is fed, None where the counter is an estimate (`exact` is False).
     prompt_tokens: length of the prompt, chat template, tools and generation prompt included. Where `exact` is False
         an upper bound.
-    decisions: one per part, in the order given. Their tokens, template_tokens and tools_tokens add up to prompt_tokens.
+    by_owner: tokens of each part, of the template and of the tools; they add up to prompt_tokens.
+    repairs: what was wrong with the conversation that was given, and what was done about it, one line each.
+    tools: the schemas sent along, `expand` among them where the prompt shows a handle.
     value, bound: what the kept parts are worth, and what no choice can exceed (pinned parts count in neither).
     shadow_price: value that one more token would buy.
     """
@@ -89,16 +66,44 @@ class Plan:
     ids: tuple[int, ...] | None = field(repr=False)
     prompt_tokens: int
     budget: Budget
-    decisions: tuple[Decision, ...]
+    by_owner: Mapping[str, int] = field(repr=False)
     template_tokens: int
     tools_tokens: int
     value: float
     bound: float
     shadow_price: float
-    minimum: int
     counter_name: str
     exact: bool
     tools: tuple[Tool, ...] = ()
+    repairs: tuple[str, ...] = ()
+    _work: Work | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """One per part, in the order given. Their tokens, template_tokens and tools_tokens add up to prompt_tokens."""
+        return self._work.decisions if self._work else ()
+
+    @cached_property
+    def minimum(self) -> int:
+        """The smallest `window_tokens` for which `fit` succeeds with these parts and this reserve."""
+        return self._work.minimum if self._work else self.prompt_tokens + self.budget.reserve_tokens
+
+    def replan(self, *, window_tokens: int | None = None, require: Iterable[str] = ()) -> Plan:
+        """The plan for another window, or with the parts named in `require` in whole. Nothing is counted twice.
+
+        Raises BudgetInfeasible where that does not fit, PartError for an id that is not in the plan.
+        """
+        required = tuple(require)
+        for part_id in required:
+            self.decision(part_id)
+        if self._work is None:
+            raise PartError("this plan was not made by `fit`: it cannot be planned again")
+        budget = self.budget if window_tokens is None else replace(self.budget, window_tokens=window_tokens)
+        return self._work.again(budget, required)
+
+    def with_more(self, tokens: int) -> PlanDiff:
+        """What so many more tokens would change: the shadow price, in parts."""
+        return self.replan(window_tokens=self.budget.window_tokens + tokens).diff(self)
 
     @property
     def free_tokens(self) -> int:
@@ -108,7 +113,8 @@ class Plan:
     @property
     def gap(self) -> float:
         """(bound - value) / bound: at most this share of the reachable value was missed. 0.0 where all is in."""
-        return (self.bound - self.value) / self.bound if self.bound > 0 else 0.0
+        gap = (self.bound - self.value) / self.bound if self.bound > 0 else 0.0
+        return gap if gap > _ROUNDING else 0.0
 
     @property
     def kept(self) -> tuple[Decision, ...]:
@@ -134,21 +140,24 @@ class Plan:
 
     def decision(self, part_id: str) -> Decision:
         """What became of the part. Raises PartError for an id that is not in the plan."""
-        for decision in self.decisions:
-            if decision.part.id == part_id:
-                return decision
-        known = ", ".join(repr(decision.part.id) for decision in self.decisions[:8])
-        raise PartError(
-            f"no part {part_id!r} in this plan; its parts are {known}{', ...' if len(self.decisions) > 8 else ''}"
-        )
+        found = self._by_id.get(part_id)
+        if found is None:
+            known = ", ".join(repr(decision.part.id) for decision in self.decisions[:8])
+            more = ", ..." if len(self.decisions) > 8 else ""
+            raise PartError(f"no part {part_id!r} in this plan; its parts are {known}{more}")
+        return found
+
+    @cached_property
+    def _by_id(self) -> dict[str, Decision]:
+        return {decision.part.id: decision for decision in self.decisions}
 
     def why(self, part_id: str) -> str:
         """Why the part is in the prompt, or is not, in one line."""
         return report.why(self.decision(part_id))
 
     def why_not(self, part_id: str) -> str:
-        """What keeps the part out, and the window at which it comes in; says so if it is in."""
-        return report.why_not(self.decision(part_id), self)
+        """What keeps the part out, what would have to go to admit it, and the window at which it comes in."""
+        return counterfactual.why_not(self, self.decision(part_id))
 
     def diff(self, previous: Plan) -> PlanDiff:
         """What changed since `previous`."""
@@ -161,14 +170,22 @@ class Plan:
             tokens=self.prompt_tokens - previous.prompt_tokens,
         )
 
-    def expand(self, handle: Handle) -> str:
-        """The original text behind a handle of this plan, byte for byte. Raises PartError for another plan's handle."""
-        content = self.decision(handle.part_id).part.content
-        if content_digest(content) != handle.digest:
-            raise PartError(f"handle {handle} was made for another content of part {handle.part_id!r}")
-        lines = content.splitlines(keepends=True)
-        whole = handle.start_line == 1 and handle.end_line >= handle.total_lines
-        return content if whole else "".join(lines[handle.start_line - 1 : handle.end_line])
+    def expand(self, handle: Handle | str) -> str:
+        """The original text behind a handle of this plan, or behind the `ref` that the prompt shows, byte for byte.
+
+        Raises PartError for another plan's handle and for an unknown ref.
+        """
+        if isinstance(handle, str):
+            part_id, span = parse_ref(handle)
+        else:
+            part_id, span = handle.part_id, (handle.start_line, handle.end_line)
+        source = source_text(self.decision(part_id).part)
+        if isinstance(handle, Handle) and content_digest(source) != handle.digest:
+            raise PartError(f"handle {handle} was made for another content of part {part_id!r}")
+        lines = source.split("\n")
+        if span is None or (span[0] <= 1 and span[1] >= len(lines)):
+            return source
+        return "\n".join(lines[span[0] - 1 : span[1]])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the ids, ready for JSON."""
@@ -185,13 +202,14 @@ class Plan:
             "minimum": self.minimum,
             "gap": self.gap,
             "shadow_price": self.shadow_price,
+            "repairs": list(self.repairs),
             "decisions": [decision.to_dict() for decision in self.decisions],
         }
 
     def charges(self) -> list[tuple[str, int]]:
         """(owner, tokens) of everything in the prompt; adds up to prompt_tokens."""
         overhead: Sequence[tuple[str, int]] = ((TEMPLATE, self.template_tokens), (TOOLS, self.tools_tokens))
-        parts = [(decision.part.id, decision.tokens) for decision in self.kept]
+        parts = [(owner, tokens) for owner, tokens in self.by_owner.items() if owner not in (TEMPLATE, TOOLS)]
         return parts + [(name, tokens) for name, tokens in overhead if tokens]
 
     def __repr__(self) -> str:

@@ -1,80 +1,115 @@
-"""What `fit` was asked, prepared once: groups, exact renderings, and planning costs."""
+"""What `fit` was asked: parts, groups, budget, counter. How a choice of levels looks as a prompt, counted exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ctxkit.context.budget import Budget
-from ctxkit.context.choose import Option
-from ctxkit.context.compose import compose, opens_message, planning_texts
+from ctxkit.context.compose import compose
+from ctxkit.context.expand import EXPAND
 from ctxkit.context.group import Group
-from ctxkit.context.level import Level, full
+from ctxkit.context.level import Level
 from ctxkit.context.part import KINDS, Kind, Part
-from ctxkit.errors import PromptError
-from ctxkit.protocols import Counter, PromptMessage, Rendering, Segment, Tool
+from ctxkit.context.utility import Utility
+from ctxkit.errors import PartError
+from ctxkit.protocols import Counter, PromptMessage, Rendering, Tool
 
-SEAM_TOKENS = 16  # more than a planning cost is off where pieces meet
-_TRIES = 64  # groups rendered to find the smallest
-_MESSAGE_TOKENS = 8  # per message, where the template refuses to render the probe
+Levels = Mapping[int, Level]
+"""Group index -> the level that an unpinned group is sent at; absent: dropped."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Parts, groups, budget and counter of one call."""
+    """Parts, groups, budget and counter of one call.
+
+    expandable: offer the `expand` tool wherever the prompt shows a handle. forced: groups that must be in whole though
+        nothing of them is pinned; for asking what it would take.
+    """
 
     parts: tuple[Part, ...]
     groups: tuple[Group, ...]
     budget: Budget
     counter: Counter
     tools: tuple[Tool, ...]
+    utility: Utility
     least_value: float = 0.0
+    expandable: bool = False
+    forced: frozenset[int] = frozenset()
 
     @cached_property
-    def unpinned(self) -> list[Group]:
-        return [group for group in self.groups if not group.pinned]
+    def values(self) -> Sequence[float]:
+        """What each group is worth whole, by group index."""
+        values = self.utility.values(self.groups)
+        if len(values) != len(self.groups):
+            raise PartError(f"`utility` gave {len(values):,} values for {len(self.groups):,} groups")
+        return values
+
+    def is_fixed(self, group: Group) -> bool:
+        """Whether the group is in whole, whatever it costs."""
+        return group.pinned or group.index in self.forced
+
+    @cached_property
+    def required(self) -> list[Group]:
+        """The groups that must be in at some level."""
+        return [group for group in self.groups if group.required and not self.is_fixed(group)]
 
     @cached_property
     def optional(self) -> list[Group]:
-        """The groups to choose from: unpinned, and worth enough."""
-        return [group for group in self.unpinned if group.value > 0 and group.value >= self.least_value]
+        """The groups that may be left out and are worth enough to be in."""
+        least, values = self.least_value, self.values
+        return [
+            group
+            for group in self.groups
+            if values[group.index] > 0
+            and values[group.index] >= least
+            and not group.required
+            and not self.is_fixed(group)
+        ]
 
     @cached_property
-    def _pinned(self) -> dict[int, Part]:
-        """Pinned parts, and those in a group with one, by position."""
-        pinned = [group for group in self.groups if group.pinned]
-        return {at: part for group in pinned for at, part in zip(group.positions, group.parts, strict=True)}
-
-    @cached_property
-    def _kinds(self) -> dict[str, Kind]:
-        return {part.id: part.kind for part in self.parts}
+    def limited(self) -> tuple[Kind, ...]:
+        """The kinds that have a cap or a floor."""
+        named = {*self.budget.caps, *self.budget.floors}
+        return tuple(kind for kind in KINDS if kind in named)
 
     @property
     def limit(self) -> int:
         """Tokens that the prompt may take."""
         return self.budget.prompt_tokens
 
-    @property
+    @cached_property
     def question(self) -> str:
         """What is asked: the last question, or the last pinned user turn."""
-        asked = [part for part in self.parts if part.kind == "question" or (part.pinned and part.role == "user")]
-        return asked[-1].content if asked else ""
+        asked = (
+            part for part in reversed(self.parts) if part.kind == "question" or (part.pinned and part.role == "user")
+        )
+        return next((part.content for part in asked), "")
 
-    def messages(self, levels: Mapping[int, Level]) -> tuple[PromptMessage, ...]:
+    def messages(self, levels: Levels) -> tuple[PromptMessage, ...]:
         """Pinned groups as they are, the others at the level given (absent: dropped), in the order of the parts."""
-        sent = dict(self._pinned)
+        sent = dict(self._fixed)
         for index, level in levels.items():
-            place = dict(zip((part.id for part in self.groups[index].parts), self.groups[index].positions, strict=True))
-            sent.update((place[part.id], part) for part in level.parts)
+            group = self.groups[index]
+            if level.parts is group.parts:
+                sent.update(zip(group.positions, group.parts, strict=True))
+            else:
+                place = dict(zip((part.id for part in group.parts), group.positions, strict=True))
+                sent.update((place[part.id], part) for part in level.parts)
         return compose(sent[position] for position in sorted(sent))
 
-    def render(self, levels: Mapping[int, Level]) -> Rendering:
+    def tools_with(self, levels: Levels) -> tuple[Tool, ...]:
+        """The tools sent along; `expand` is among them exactly when a handle can be seen."""
+        visible = self.expandable and any(level.parts and level.handles for level in levels.values())
+        return (*self.tools, EXPAND) if visible else self.tools
+
+    def render(self, levels: Levels) -> Rendering:
         """The exact prompt of these levels."""
-        messages = self.messages(levels)
-        if not messages and not self.tools:
+        messages, tools = self.messages(levels), self.tools_with(levels)
+        if not messages and not tools:
             return Rendering(0, (), {})
-        return self.counter.render(messages, tools=self.tools)
+        return self.counter.render(messages, tools=tools)
 
     def tokens_by_kind(self, rendering: Rendering) -> dict[Kind, int]:
         tokens = dict.fromkeys(KINDS, 0)
@@ -83,69 +118,57 @@ class Problem:
                 tokens[self._kinds[owner]] += count
         return tokens
 
-    def over_caps(self, rendering: Rendering, levels: Mapping[int, Level]) -> dict[Kind, int]:
+    def over_caps(self, rendering: Rendering, levels: Levels) -> dict[Kind, int]:
         """By how much a kind exceeds its cap, counted exactly; a kind with only pinned parts in is exempt."""
+        if not self.budget.caps:
+            return {}
         used = self.tokens_by_kind(rendering)
-        bound = {part.kind for level in levels.values() for part in level.parts} & self.budget.caps.keys()
-        return {kind: used[kind] - self.budget.caps[kind] for kind in bound if used[kind] > self.budget.caps[kind]}
+        bound = {
+            part.kind for index, level in levels.items() if not self.groups[index].required for part in level.parts
+        }
+        caps = self.budget.caps
+        return {kind: used[kind] - caps[kind] for kind in caps if kind in bound and used[kind] > caps[kind]}
 
-    def fits(self, rendering: Rendering, levels: Mapping[int, Level]) -> bool:
+    def fits(self, rendering: Rendering, levels: Levels) -> bool:
         return rendering.tokens <= self.limit and not self.over_caps(rendering, levels)
 
-    def smallest(self, costs: Costs) -> tuple[Group, Rendering] | None:
-        """The optional group that takes the fewest tokens on its own, counted exactly; None where caps refuse all.
+    def led_by_user(self, levels: Levels) -> Levels:
+        """Without the groups that would put an answer or a tool before the first message of the user.
 
-        Counted are the groups whose planning cost is near the lowest, 64 at most.
+        Providers refuse such a conversation. Nothing is changed where the parts themselves begin that way.
         """
-        planned = {group.index: costs.option(group, full(group)).tokens for group in self.optional}
-        best: tuple[Group, Rendering] | None = None
-        cheapest = sorted(self.optional, key=lambda group: (planned[group.index], group.index))
-        for tries, group in enumerate(cheapest):
-            # Once the planning cost is out of reach of the best found, no later group can beat it.
-            if best is not None and (tries >= _TRIES or planned[group.index] > planned[best[0].index] + SEAM_TOKENS):
+        if not self._user_leads:
+            return levels
+        kept = dict(levels)
+        for position, part in enumerate(self.parts):
+            group = self._group_at[position]
+            if part.role in ("system", "developer") or (position not in self._fixed and group.index not in kept):
+                continue
+            if part.role == "user" or position in self._fixed or group.required:
                 break
-            levels = {group.index: full(group)}
-            alone = self.render(levels)
-            if not self.over_caps(alone, levels) and (best is None or alone.tokens < best[1].tokens):
-                best = (group, alone)
-        return best
+            del kept[group.index]
+        return kept
 
+    @cached_property
+    def _user_leads(self) -> bool:
+        roles = (part.role for part in self.parts)
+        return next((role for role in roles if role not in ("system", "developer")), "") == "user"
 
-class Costs:
-    """Planning costs: what a part adds to a prompt, about. Each text is counted once."""
+    @cached_property
+    def _group_at(self) -> list[Group]:
+        at: dict[int, Group] = {position: group for group in self.groups for position in group.positions}
+        return [at[position] for position in range(len(self.parts))]
 
-    def __init__(self, counter: Counter, levels: Iterable[Level]) -> None:
-        self._counter = counter
-        self._message_tokens = _message_tokens(counter)
-        self._tokens: dict[str, int] = {}
-        self.add(levels)
+    @cached_property
+    def _fixed(self) -> dict[int, Part]:
+        """Parts that are in whole, by position."""
+        fixed = (group for group in self.groups if self.is_fixed(group))
+        return {at: part for group in fixed for at, part in zip(group.positions, group.parts, strict=True)}
 
-    def add(self, levels: Iterable[Level]) -> None:
-        """Count the texts of these levels."""
-        texts = {text for level in levels for part in level.parts for text in planning_texts(part)}
-        new = sorted(texts - self._tokens.keys())
-        self._tokens.update(zip(new, self._counter.count_batch(new), strict=True))
+    @cached_property
+    def _kinds(self) -> dict[str, Kind]:
+        return {part.id: part.kind for part in self.parts}
 
-    def part(self, part: Part) -> int:
-        overhead = self._message_tokens if opens_message(part) else 0
-        return overhead + sum(self._tokens[text] for text in planning_texts(part))
-
-    def option(self, group: Group, level: Level) -> Option:
-        by_kind: dict[Kind, int] = {}
-        for part in level.parts:
-            by_kind[part.kind] = by_kind.get(part.kind, 0) + self.part(part)
-        return Option(sum(by_kind.values()), by_kind, group.value * level.utility)
-
-    def options(self, groups: Iterable[Group], ladders: Mapping[int, Sequence[Level]]) -> dict[int, list[Option]]:
-        return {group.index: [self.option(group, level) for level in ladders[group.index]] for group in groups}
-
-
-def _message_tokens(counter: Counter) -> int:
-    """What the template adds per message, measured on a probe."""
-    user = PromptMessage("user", (Segment("a"),))
-    answer = PromptMessage("assistant", (Segment("a"),))
-    try:
-        two, four = counter.render([user, answer]), counter.render([user, answer, user, answer])
-    except PromptError:
-        return _MESSAGE_TOKENS
-    return max((four.tokens - two.tokens - 2 * counter.count("a") + 1) // 2, 0)
+    def at(self, budget: Budget | None = None, forced: frozenset[int] = frozenset()) -> Problem:
+        """The same problem under another budget, or with other groups forced in."""
+        return replace(self, budget=budget or self.budget, forced=forced)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctxkit.context.plan import Decision, Plan
+    from ctxkit.context.decision import Decision
+    from ctxkit.context.plan import Plan
 
 
 def one_line(plan: Plan) -> str:
@@ -73,12 +74,3 @@ def _short(decision: Decision) -> str:
 def why(decision: Decision) -> str:
     taken = f"{decision.level}, {decision.tokens:,} tokens" if decision.kept else "dropped"
     return f"{decision.part.id}: {taken}; {decision.reason}"
-
-
-def why_not(decision: Decision, plan: Plan) -> str:
-    if decision.kept:
-        return f"{decision.part.id} is in the prompt ({decision.level}, {decision.tokens:,} tokens)"
-    if decision.enters_at is None:
-        return why(decision)
-    more = max(decision.enters_at - plan.budget.window_tokens, 0)
-    return f"{why(decision)}; comes in at a window of about {decision.enters_at:,} tokens (+{more:,})"

@@ -9,9 +9,9 @@ from itertools import islice, pairwise
 
 from ctxkit.documents.chunk import Chunk
 from ctxkit.documents.document import Block, Document, Kind
-from ctxkit.documents.graphemes import cluster_interiors
 from ctxkit.documents.merge import Atom, Packer, Tally
 from ctxkit.documents.split import LADDERS, even_cuts, trim
+from ctxkit.tokens.graphemes import cluster_interiors
 
 _WHOLE_KINDS = frozenset({"code", "table"})
 _BATCH_DOCUMENTS = 256

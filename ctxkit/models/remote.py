@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from itertools import chain
 from typing import Any
 
 import httpx
 
 from ctxkit.models.http import Connection
-from ctxkit.models.requests import GREEDY, Promptable, as_request
+from ctxkit.models.requests import GREEDY, Promptable, as_request, check_not_truncated, count_prompt
 from ctxkit.models.streams import CANCELLED, Collected, PieceStream
-from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names
+from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names, reported_prompt_tokens
 from ctxkit.protocols import Counter, Reply, Sampling
 from ctxkit.tokens import EstimatingCounter
 
@@ -33,6 +34,8 @@ class RemoteModel:
     timeout_seconds: for connecting and for each wait for more bytes.
     max_retries: further attempts after a retryable error, before the first piece of the answer has come.
     extra_body: fields added to every chat request, for what only this server knows.
+    check_truncation: raise ContextTruncatedByServer where the server reports clearly fewer prompt tokens than it was
+        sent; for a stream at its end, and only where the server says how many it read.
     transport: an httpx transport, for tests. It must serve the faces (sync, async) that are used.
     """
 
@@ -49,6 +52,7 @@ class RemoteModel:
         timeout_seconds: float = 60.0,
         max_retries: int = 2,
         extra_body: Mapping[str, Any] | None = None,
+        check_truncation: bool = True,
         transport: Any = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
@@ -63,6 +67,7 @@ class RemoteModel:
         self.window_tokens = window_tokens
         self.counter: Counter = counter if counter is not None else EstimatingCounter()
         self.extra_body = dict(extra_body or {})
+        self.check_truncation = check_truncation
         self.connection = Connection(
             self.base_url,
             api_key=api_key,
@@ -75,7 +80,7 @@ class RemoteModel:
         return f"RemoteModel({self.base_url!r}, {self.name!r}, window_tokens={self.window_tokens})"
 
     def generate(self, prompt: Promptable, sampling: Sampling = GREEDY) -> Reply:
-        """Answers. Raises RemoteTimeout, RemoteUnavailable, RemoteRejected."""
+        """Answers. Raises RemoteTimeout, RemoteUnavailable, RemoteRejected, ContextTruncatedByServer."""
         chat = _Chat(self, prompt, sampling, stream=False)
         return chat.whole(self.connection.fetch("POST", _CHAT, chat.body))
 
@@ -131,7 +136,7 @@ class _Chat:
     """One question to the server. `pieces` and `apieces` are the same steps; the bytes are understood in one place."""
 
     def __init__(self, model: RemoteModel, prompt: Promptable, sampling: Sampling, *, stream: bool) -> None:
-        self.request = as_request(prompt)
+        self.request = as_request(prompt, {model.counter.name})
         self.body = {**chat_body(model.name, self.request, sampling, stream=stream), **model.extra_body}
         self.answer = ChatAnswer()
         self._model = model
@@ -141,7 +146,15 @@ class _Chat:
         """The reply to a request that was not streamed."""
         with self._connection.typed_errors():
             text = self.answer.whole(body)
+        self._check_truncation(text)
         return self.reply(text, self.answer.reason())
+
+    def _check_truncation(self, text: str) -> None:
+        """Raises ContextTruncatedByServer, with the answer `text`, where the prompt has not arrived whole."""
+        reported = reported_prompt_tokens(self.answer.usage)
+        if reported is not None and self._model.check_truncation:
+            reply = self.reply(text, self.answer.reason())
+            check_not_truncated(self.request, self._model.counter, reported, reply)
 
     def reply(self, text: str, finish_reason: str) -> Reply:
         """With the server's own token counts; the counter's where it gave none."""
@@ -149,29 +162,35 @@ class _Chat:
         prompt_tokens = usage.get("prompt_tokens")
         completion_tokens = usage.get("completion_tokens")
         if prompt_tokens is None:
-            prompt_tokens = counter.render(self.request.messages, tools=self.request.tools).tokens
+            prompt_tokens = count_prompt(self.request, counter)
         if completion_tokens is None:
             completion_tokens = counter.count(text)
         return Reply(text, finish_reason, prompt_tokens, completion_tokens, self._model.name, self.answer.tool_calls)
 
     def pieces(self, stopped: threading.Event) -> Generator[str, None, str]:
+        given: list[str] = []
         with ExitStack() as stack, self._connection.typed_errors():
             first, rest = self._start(stack)
-            yield from first
-            for piece in rest:
+            for piece in chain(first, rest):
                 if stopped.is_set():
                     return "cancelled"
+                given.append(piece)
                 yield piece
+        self._check_truncation("".join(given))
         return self.answer.reason()
 
     async def apieces(self) -> AsyncGenerator[str, None]:
+        given: list[str] = []
         async with AsyncExitStack() as stack:
             with self._connection.typed_errors():
                 first, rest = await self._astart(stack)
                 for piece in first:
+                    given.append(piece)
                     yield piece
                 async for piece in rest:
+                    given.append(piece)
                     yield piece
+        self._check_truncation("".join(given))
 
     def _start(self, stack: ExitStack) -> tuple[list[str], Iterator[str]]:
         """Opens the stream and reads its first piece, with retries; the connection then belongs to `stack`."""

@@ -20,6 +20,7 @@ from ctxkit.tokens.messages import text_of
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _SHOWN_CHARACTERS = 300
 _TIMEOUT_STATUS = (408, 504)
+_CACHE_FIELDS = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 class RetryLater(RemoteUnavailable):
@@ -49,6 +50,19 @@ def chat_body(model: str, request: Request, sampling: Sampling, *, stream: bool)
         "stream_options": {"include_usage": True} if stream else None,
     }
     return {**body, **{key: value for key, value in optional.items() if value is not None}}
+
+
+def reported_prompt_tokens(usage: Mapping[str, Any]) -> int | None:
+    """Prompt tokens that the server says it read; None where it does not say.
+
+    Tokens from its cache are added: some servers leave them out of `prompt_tokens`, and a check against truncation must
+    not take that for a cut.
+    """
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    counts = [usage.get("prompt_tokens"), cached, *(usage.get(key) for key in _CACHE_FIELDS)]
+    total = sum(count for count in counts if isinstance(count, int) and count > 0)
+    return total if counts[0] and total else None
 
 
 class EventParser:

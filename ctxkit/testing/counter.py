@@ -9,6 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Rendering, Tool
+from ctxkit.tokens.media import MediaRule, with_blocks
 
 _WORD = re.compile(r"\S+")
 
@@ -18,6 +19,7 @@ class WhitespaceCounter:
 
     overhead_per_message: template tokens around every message.
     prompt_overhead: template tokens of the generation prompt.
+    media: what images and files cost; None refuses them.
 
     Pieces that meet without white space become one word, so counts of pieces do not add up, as with real tokenizers.
 
@@ -28,10 +30,18 @@ class WhitespaceCounter:
 
     exact = True
 
-    def __init__(self, *, overhead_per_message: int = 3, prompt_overhead: int = 2, name: str = "whitespace") -> None:
+    def __init__(
+        self,
+        *,
+        overhead_per_message: int = 3,
+        prompt_overhead: int = 2,
+        name: str = "whitespace",
+        media: MediaRule | None = None,
+    ) -> None:
         self.overhead_per_message = overhead_per_message
         self.prompt_overhead = prompt_overhead
         self.name = name
+        self.media = media
 
     def __repr__(self) -> str:
         return f"WhitespaceCounter(overhead_per_message={self.overhead_per_message})"
@@ -45,7 +55,8 @@ class WhitespaceCounter:
     def render(self, messages: Sequence[PromptMessage], *, tools: Sequence[Tool] = ()) -> Rendering:
         tokens = list(self._tokens(messages, tools))
         by_owner = Tally(owner for owner, _ in tokens)
-        return Rendering(len(tokens), tuple(_id(word) for _, word in tokens), dict(by_owner))
+        rendering = Rendering(len(tokens), tuple(_id(word) for _, word in tokens), dict(by_owner))
+        return with_blocks(rendering, messages, self.media, self.count)
 
     def _tokens(self, messages: Sequence[PromptMessage], tools: Sequence[Tool]) -> Iterator[tuple[str, str]]:
         """(owner, word) of each token."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Rendering, Tool
+from ctxkit.tokens.blocks import is_media, opaque_text
 from ctxkit.tokens.bpe_bound import (
     FAMILIES,
     Costs,
@@ -24,6 +26,9 @@ from ctxkit.tokens.bpe_bound import (
     pieces_of,
     plain_costs,
 )
+from ctxkit.tokens.least import at_least
+from ctxkit.tokens.media import MediaRule, block_tokens
+from ctxkit.tokens.messages import further_fields
 
 DEFAULT_FAMILIES = ("cl100k", "qwen", "o200k", "smollm2")
 """The families that models of today use. GPT-2's is left out: it spends a token on each space of an indentation."""
@@ -89,7 +94,7 @@ def _charge_pieces(ledger: _Ledger, owners: _Owners, chunk: str, start: int) -> 
 
 def _json_bounds(value: object) -> Costs:
     """Compact or with blanks behind the separators, as the template likes it: the dearer of the two."""
-    forms = (json.dumps(value, ensure_ascii=False, separators=pair) for pair in ((",", ":"), (", ", ": ")))
+    forms = (json.dumps(value, ensure_ascii=False, separators=pair, default=str) for pair in ((",", ":"), (", ", ": ")))
     return tuple(map(max, zip(*map(family_bounds, forms), strict=True)))
 
 
@@ -103,6 +108,7 @@ class EstimatingCounter:
     tool_tokens: added once when there are tools, for the instructions that templates put around the schemas.
     families: the tokenizer families that the bound must hold for, of "cl100k" (GPT-4, Llama 3), "o200k" (GPT-4o,
         gpt-oss), "qwen" (Qwen 2 and 3), "smollm2" and "gpt2". All but the last by default; fewer are tighter.
+    media: what images and files cost; None refuses them.
 
     Not covered: tokenizers that are not byte-level BPE of these families (SentencePiece, WordPiece, Tekken, DeepSeek).
 
@@ -115,6 +121,7 @@ class EstimatingCounter:
     prompt_tokens: int = 32
     tool_tokens: int = 256
     families: tuple[str, ...] = DEFAULT_FAMILIES
+    media: MediaRule | None = None
 
     def __post_init__(self) -> None:
         for field in ("message_tokens", "prompt_tokens", "tool_tokens"):
@@ -162,11 +169,30 @@ class EstimatingCounter:
         return (tokens,) * len(FAMILIES)
 
     @staticmethod
-    def _charge_message(ledger: _Ledger, message: PromptMessage) -> None:
+    def at_least(messages: Sequence[PromptMessage]) -> int:
+        """A lower bound on the tokens of the messages' text; `ctxkit/tokens/least.py` says what it assumes.
+
+        >>> from ctxkit.tokens import messages_from_dicts
+        >>> EstimatingCounter.at_least(messages_from_dicts([{"role": "user", "content": "The quick brown fox"}]))
+        4
+        """
+        return at_least(messages)
+
+    def _charge_message(self, ledger: _Ledger, message: PromptMessage) -> None:
         if message.content:
             _charge_content(ledger, message)
+        for segment in message.segments:
+            if segment.block is not None:
+                ledger.charge(segment.owner, self._block_costs(segment.block))
+        if further := further_fields(message):
+            ledger.charge(message.owner, _json_bounds(further))
         for call in message.tool_calls:
             ledger.charge(message.owner, _json_bounds(dict(call)))
         for extra in (message.tool_call_id, message.name):
             if extra:
                 ledger.charge(message.owner, family_bounds(extra))
+
+    def _block_costs(self, block: Mapping[str, Any]) -> Costs:
+        if is_media(block):
+            return self._constant(block_tokens(block, self.media, self.count))
+        return family_bounds(opaque_text(block))

@@ -9,33 +9,46 @@ from typing import Any
 from ctxkit.errors import PartError
 from ctxkit.protocols import ChatMessage, PromptMessage, Segment
 
+_TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
+_KNOWN_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
+
 
 def text_of(content: Any) -> str:
-    """The text of a message's `content`: a string, None, or a list of text blocks. Else raises PartError."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Iterable):
-        return "".join(_block_text(block) for block in content)
-    raise PartError(
-        f"`content` of a message must be a str, None or a list of text blocks, got {type(content).__name__}"
-    )
+    """The text of a message's `content`: a string, None, or a list of blocks. Else raises PartError."""
+    return "".join(segment.text for segment in segments_of(content))
 
 
-def _block_text(block: Any) -> str:
+def segments_of(content: Any) -> tuple[Segment, ...]:
+    """A message's `content` as segments that belong to no part. Text that nothing interrupts is one segment."""
+    if content is None or isinstance(content, str):
+        return (Segment(content or ""),)
+    if not isinstance(content, Iterable):
+        raise PartError(
+            f"`content` of a message must be a str, None or a list of content blocks, got {type(content).__name__}"
+        )
+    segments: list[Segment] = []
+    for segment in map(_segment, content):
+        if segment.block is None and segments and segments[-1].block is None:
+            segments[-1] = Segment(segments[-1].text + segment.text)
+        else:
+            segments.append(segment)
+    return tuple(segments) or (Segment(""),)
+
+
+def _segment(block: Any) -> Segment:
     if isinstance(block, str):
-        return block
-    if isinstance(block, Mapping) and isinstance(block.get("text"), str):
-        return block["text"]
-    kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
-    raise PartError(
-        f"a content block of type {kind!r} is not text; only text is supported, drop it or describe it in words"
-    )
+        return Segment(block)
+    if not isinstance(block, Mapping):
+        raise PartError(f"a content block must be an object with a `type`, got {type(block).__name__}")
+    if isinstance(block.get("text"), str) and block.get("type", "text") in _TEXT_TYPES:
+        return Segment(block["text"])
+    if not isinstance(block.get("type"), str):
+        raise PartError(f"a content block needs a `type`, got the keys {', '.join(map(repr, block)) or 'none'}")
+    return Segment("", block=block)
 
 
 def messages_from_dicts(messages: Iterable[ChatMessage]) -> tuple[PromptMessage, ...]:
-    """OpenAI chat messages as PromptMessages that belong to no part."""
+    """OpenAI chat messages as PromptMessages that belong to no part; each is sent as it was given."""
     return tuple(_message_from_dict(message) for message in messages)
 
 
@@ -45,16 +58,17 @@ def _message_from_dict(message: ChatMessage) -> PromptMessage:
         raise PartError(f"a message needs a `role`, got {dict(message)!r}")
     return PromptMessage(
         role=role,
-        segments=(Segment(text_of(message.get("content"))),),
+        segments=segments_of(message.get("content")),
         tool_calls=tuple(message.get("tool_calls") or ()),
         tool_call_id=message.get("tool_call_id"),
         name=message.get("name"),
+        original=dict(message),
     )
 
 
 def template_dict(message: PromptMessage) -> dict[str, Any]:
-    """The message as chat templates expect it: tool-call arguments as an object, not as a JSON string."""
-    plain = message.to_dict()
+    """The message as chat templates expect it: no blocks but text, tool-call arguments as an object and not as JSON."""
+    plain = {**message.to_dict(), "content": message.content}
     if message.tool_calls:
         plain["tool_calls"] = [_with_parsed_arguments(call) for call in message.tool_calls]
     return plain
@@ -69,3 +83,9 @@ def _with_parsed_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
         except json.JSONDecodeError:
             function["arguments"] = arguments  # the model wrote broken JSON: show it as it is
     return {**call, "function": function}
+
+
+def further_fields(message: PromptMessage) -> dict[str, Any]:
+    """What the message is sent with besides the fields that ctxkit knows: `reasoning_content` and its like."""
+    original = message.original or {}
+    return {key: value for key, value in original.items() if key not in _KNOWN_KEYS and value}

@@ -18,6 +18,7 @@ from ctxkit.tokens.attribution import charge, locate_contents, owner_breaks
 from ctxkit.tokens.cache import TokenCountCache
 from ctxkit.tokens.control import Brackets, ControlTokens, strings_in
 from ctxkit.tokens.jinja import CONCATENATE, render_chat
+from ctxkit.tokens.media import MediaRule, with_blocks
 from ctxkit.tokens.messages import template_dict
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class TemplateCounter:
     tokenizer: the model's tokenizer; never changed.
     chat_template: Jinja source; `CONCATENATE` counts plain text that is not sent as a chat.
     variables: what the template may read besides the messages (bos_token, eos_token, date_string, ...).
+    media: what images and files cost; None refuses them. The template sees the text alone, and a prompt with content
+        blocks that are not text has no ids.
     """
 
     exact = True
@@ -41,18 +44,22 @@ class TemplateCounter:
         *,
         name: str = "tokenizer",
         variables: Mapping[str, Any] | None = None,
+        media: MediaRule | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat_template = chat_template
         self.name = name
         self.variables = dict(variables or {})
+        self.media = media
         self._counts = TokenCountCache(self._count_all)
 
     def __repr__(self) -> str:
         return f"TemplateCounter({self.name!r}, vocabulary={self.tokenizer.get_vocab_size()})"
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, name: str | None = None) -> TemplateCounter:
+    def from_folder(
+        cls, folder: str | Path, *, name: str | None = None, media: MediaRule | None = None
+    ) -> TemplateCounter:
         """From a model folder's tokenizer.json, tokenizer_config.json and chat_template.jinja, without transformers."""
         from tokenizers import Tokenizer
 
@@ -70,11 +77,11 @@ class TemplateCounter:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, template, name=name or folder.name, variables=_special_tokens(config))
+        return cls(tokenizer, template, name=name or folder.name, variables=_special_tokens(config), media=media)
 
     def as_text(self) -> TemplateCounter:
         """The same tokenizer for text that is not sent as a chat: contents only, no role markers."""
-        return TemplateCounter(self.tokenizer, CONCATENATE, name=f"{self.name} (text)")
+        return TemplateCounter(self.tokenizer, CONCATENATE, name=f"{self.name} (text)", media=self.media)
 
     def count(self, text: str) -> int:
         return self._counts([text])[0]
@@ -90,7 +97,8 @@ class TemplateCounter:
             without = len(self._encode(messages, ())[0])
             schemas = min(max(len(ids) - without, 0), by_owner.get(TEMPLATE, 0))
             by_owner = {**by_owner, TEMPLATE: by_owner.get(TEMPLATE, 0) - schemas, TOOLS: schemas}
-        return Rendering(tokens=len(ids), ids=tuple(ids), by_owner=by_owner)
+        rendering = Rendering(tokens=len(ids), ids=tuple(ids), by_owner=by_owner)
+        return with_blocks(rendering, messages, self.media, self.count)
 
     def _encode(self, messages: Sequence[PromptMessage], tools: Sequence[Tool]) -> tuple[list[int], list[int], str]:
         """Ids, the first character of each in the text, and the rendered text."""

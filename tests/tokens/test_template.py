@@ -198,12 +198,19 @@ def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
         counter(TOKENIZERS["byte-level"], escape).render(messages_from_dicts(CHAT))
 
 
-def test_text_blocks_are_joined_and_other_blocks_refused() -> None:
+def test_text_blocks_are_joined_and_other_blocks_kept() -> None:
     blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert messages_from_dicts([{"role": "user", "content": blocks}])[0].content == "ab"
     assert messages_from_dicts([{"role": "assistant", "content": None}])[0].content == ""
-    with pytest.raises(PartError, match="'image_url' is not text"):
-        messages_from_dicts([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])
+    image = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
+    message = {"role": "user", "content": [*blocks, image, blocks[1]], "cache_control": {"type": "ephemeral"}}
+    (kept,) = messages_from_dicts([message])
+    assert kept.segments == (Segment("ab"), Segment("", block=image), Segment("b"))
+    assert kept.to_dict() == message
+    with pytest.raises(PartError, match="needs a `type`"):
+        messages_from_dicts([{"role": "user", "content": [{"image": "x"}]}])
+    with pytest.raises(PartError, match="an object with a `type`, got int"):
+        messages_from_dicts([{"role": "user", "content": [7]}])
     with pytest.raises(PartError, match="needs a `role`"):
         messages_from_dicts([{"content": "x"}])
 

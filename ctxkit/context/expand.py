@@ -1,0 +1,48 @@
+"""The `expand` tool: how a model asks for what a prompt left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctxkit.protocols import Tool
+
+EXPAND_NAME = "expand"
+
+EXPAND: Tool = {
+    "type": "function",
+    "function": {
+        "name": EXPAND_NAME,
+        "description": "Get back text that was omitted or shortened.",
+        "parameters": {
+            "type": "object",
+            "properties": {"ref": {"type": "string", "description": "as given in expand(...)"}},
+            "required": ["ref"],
+        },
+    },
+}
+"""Offered exactly when the prompt shows a handle."""
+
+
+def parse_ref(ref: str) -> tuple[str, tuple[int, int] | None]:
+    """`Handle.ref` as (part id, lines or None).
+
+    >>> parse_ref("m3:40-310"), parse_ref("m3")
+    (('m3', (40, 310)), ('m3', None))
+    """
+    part_id, colon, lines = ref.strip().strip("\"'").rpartition(":")
+    first, dash, last = lines.partition("-")
+    if colon and dash and first.isdecimal() and last.isdecimal():
+        return part_id, (int(first), int(last))
+    return ref.strip().strip("\"'"), None
+
+
+def refs_in(call: Any) -> str:
+    """The `ref` argument of a call of `expand`, "" where there is none."""
+    import json
+
+    arguments = (call.get("function") or {}).get("arguments") or "{}"
+    try:
+        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except json.JSONDecodeError:
+        return ""
+    return str(parsed.get("ref", "")) if isinstance(parsed, dict) else ""
