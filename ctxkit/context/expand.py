@@ -36,6 +36,17 @@ def parse_ref(ref: str) -> tuple[str, tuple[int, int] | None]:
     return ref.strip().strip("\"'"), None
 
 
+def lines_of(source: str, span: tuple[int, int] | None) -> str:
+    """These lines of a text, 1-based and both included; all of it for None.
+
+    >>> lines_of("a\\nb\\nc", (2, 3)), lines_of("a\\nb", None)
+    ('b\\nc', 'a\\nb')
+    """
+    if span is None:
+        return source
+    return "\n".join(source.split("\n")[max(span[0], 1) - 1 : span[1]])
+
+
 def refs_in(call: Any) -> str:
     """The `ref` argument of a call of `expand`, "" where there is none."""
     import json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ctxkit.context.budget import Budget
@@ -99,10 +99,12 @@ class Fitting:
 
         base = self._base()
         if base.rendering.tokens > self.problem.limit:
-            raise self._infeasible(base.rendering)
+            raise self._infeasible(base.rendering if self._anything_fixed else self._least_alone.rendering)
         found = Search(self.problem, self.ladders, self.costs, base).run()
         if not found.levels and not self._anything_fixed:
-            found = self._smallest_alone(found)
+            if self._least_alone.rendering.tokens > self.problem.limit:
+                raise self._infeasible(self._least_alone.rendering)
+            found = replace(self._least_alone, bound=max(found.bound, self._least_alone.value))
         return self._plan(found)
 
     def at_levels(self, levels: Levels) -> Plan | None:
@@ -112,7 +114,8 @@ class Fitting:
             return None
         values = self.problem.values
         value = sum(values[index] * level.utility for index, level in levels.items())
-        return self._plan(Found(levels, rendering, value, sum(values[group.index] for group in self.problem.groups)))
+        choosable = (group for group in self.problem.groups if not self.problem.is_fixed(group))
+        return self._plan(Found(levels, rendering, value, sum(values[group.index] for group in choosable)))
 
     def again(self, budget: Budget | None = None, require: Iterable[str] = ()) -> Plan:
         """The plan under another budget, or with the groups of the parts named in `require` in whole."""
@@ -126,17 +129,24 @@ class Fitting:
 
     def _base(self) -> Found:
         """Required groups whole if that fits, else as small as they can be."""
-        required = self.problem.required
-        levels = {group.index: self.ladders.whole(group) for group in required}
-        rendering = self.problem.render(levels)
-        if required and rendering.tokens > self.problem.limit:
-            return self._smallest()
-        return Found(levels, rendering, sum(self.problem.values[index] for index in levels))
+        whole = self._required_whole
+        return whole if whole.rendering.tokens <= self.problem.limit else self._smallest
 
+    @cached_property
+    def _required_whole(self) -> Found:
+        return self._required_at({group.index: self.ladders.whole(group) for group in self.problem.required})
+
+    @cached_property
     def _smallest(self) -> Found:
-        """Required groups as small as they can be, and nothing else that is not pinned."""
+        """Required groups as small as they can be, and nothing else that is not pinned.
+
+        Whole may be the smallest: a prompt that shows a handle carries the `expand` tool as well.
+        """
         self.ladders.ask(self.problem.required)
-        levels = {group.index: self.ladders.of(group)[0] for group in self.problem.required}
+        reduced = self._required_at({group.index: self.ladders.of(group)[0] for group in self.problem.required})
+        return min(self._required_whole, reduced, key=lambda found: found.rendering.tokens)
+
+    def _required_at(self, levels: Levels) -> Found:
         values = self.problem.values
         value = sum(values[index] * level.utility for index, level in levels.items())
         return Found(levels, self.problem.render(levels), value)
@@ -144,12 +154,8 @@ class Fitting:
     @cached_property
     def minimum(self) -> int:
         """The smallest window for which the call succeeds: what must be in, or the smallest part where nothing must."""
-        if self._anything_fixed:
-            tokens = self._smallest().rendering.tokens
-        else:
-            smallest = self._smallest_group()
-            tokens = smallest[1].tokens if smallest else self.problem.render({}).tokens
-        return self.problem.budget.reserve_tokens + tokens
+        least = self._smallest if self._anything_fixed else self._least_alone
+        return self.problem.budget.reserve_tokens + least.rendering.tokens
 
     def _infeasible(self, base: Rendering) -> BudgetInfeasible:
         budget = self.problem.budget
@@ -165,8 +171,9 @@ class Fitting:
             by_part=base.by_owner,
         )
 
-    def _smallest_alone(self, found: Found) -> Found:
-        """Nothing is pinned and nothing was picked. An empty prompt is no prompt: the smallest group, or a refusal."""
+    @cached_property
+    def _least_alone(self) -> Found:
+        """The smallest group, where nothing must be in: an empty prompt is no prompt."""
         smallest = self._smallest_group()
         if smallest is None:
             raise PartError(
@@ -174,10 +181,8 @@ class Fitting:
                 "or exceeds the cap of its kind"
             )
         group, alone = smallest
-        if alone.tokens > self.problem.limit:
-            raise self._infeasible(alone)
         value = self.problem.values[group.index]
-        return Found({group.index: self.ladders.whole(group)}, alone, value, max(found.bound, value))
+        return Found({group.index: self.ladders.whole(group)}, alone, value, value)
 
     def _smallest_group(self) -> tuple[Group, Rendering] | None:
         """The optional group that takes the fewest tokens on its own, counted exactly; None where caps refuse all.

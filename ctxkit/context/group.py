@@ -62,14 +62,14 @@ def grouped(parts: Sequence[Part]) -> tuple[Group, ...]:
     """
     rounds = _tool_rounds(parts)
     names = _round_names(parts, rounds)
-    members: dict[tuple[str, str | int], list[int]] = {}
+    members: dict[str | int, list[int]] = {}  # by group name, or by the position that a nameless group starts at
     for position, part in enumerate(parts):
-        start = rounds.get(position)
+        start = rounds.get(position) if rounds else None
         name = part.group if start is None else names.get(start)
-        key = ("named", name) if name is not None else ("alone", position if start is None else start)
+        key = name if name is not None else position if start is None else start
         members.setdefault(key, []).append(position)
     return tuple(
-        Group(index, tuple(positions), tuple(parts[position] for position in positions))
+        Group(index, tuple(positions), tuple([parts[position] for position in positions]))
         for index, positions in enumerate(members.values())
     )
 

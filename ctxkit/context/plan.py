@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ctxkit.context import counterfactual, html, report
 from ctxkit.context.budget import Budget
 from ctxkit.context.decision import Decision
-from ctxkit.context.expand import parse_ref
-from ctxkit.context.level import Handle, content_digest, source_text
+from ctxkit.context.expand import lines_of, parse_ref
+from ctxkit.context.level import Handle, Level, content_digest, source_text
 from ctxkit.context.part import Part
 from ctxkit.errors import PartError
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Tool
+
+if TYPE_CHECKING:
+    from ctxkit.context.fit import Fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,16 @@ class Work(Protocol):
     """What a plan needs to explain itself."""
 
     @property
+    def fitting(self) -> Fitting: ...
+
+    @property
     def decisions(self) -> tuple[Decision, ...]: ...
 
     @property
     def minimum(self) -> int: ...
+
+    @property
+    def levels(self) -> Mapping[int, Level]: ...
 
     def again(self, budget: Budget | None, require: Iterable[str]) -> Plan: ...
 
@@ -88,6 +97,11 @@ class Plan:
         """The smallest `window_tokens` for which `fit` succeeds with these parts and this reserve."""
         return self._work.minimum if self._work else self.prompt_tokens + self.budget.reserve_tokens
 
+    @property
+    def levels(self) -> Mapping[int, Level]:
+        """Group index -> the level that was chosen for it. Pinned and dropped groups are not there."""
+        return self._work.levels if self._work else {}
+
     def replan(self, *, window_tokens: int | None = None, require: Iterable[str] = ()) -> Plan:
         """The plan for another window, or with the parts named in `require` in whole. Nothing is counted twice.
 
@@ -99,11 +113,19 @@ class Plan:
         if self._work is None:
             raise PartError("this plan was not made by `fit`: it cannot be planned again")
         budget = self.budget if window_tokens is None else replace(self.budget, window_tokens=window_tokens)
-        return self._work.again(budget, required)
+        return replace(self._work.again(budget, required), repairs=self.repairs)
 
     def with_more(self, tokens: int) -> PlanDiff:
         """What so many more tokens would change: the shadow price, in parts."""
         return self.replan(window_tokens=self.budget.window_tokens + tokens).diff(self)
+
+    @cached_property
+    def worth(self) -> Mapping[str, float]:
+        """Part id -> what its group is worth whole. Empty for a plan that was not made by `fit`."""
+        if self._work is None:
+            return {}
+        problem = self._work.fitting.problem
+        return {part.id: problem.values[group.index] for group in problem.groups for part in group.parts}
 
     @property
     def free_tokens(self) -> int:
@@ -156,7 +178,7 @@ class Plan:
         return report.why(self.decision(part_id))
 
     def why_not(self, part_id: str) -> str:
-        """What keeps the part out, what would have to go to admit it, and the window at which it comes in."""
+        """What keeps the part out or reduced, what would have to go for it, and the window at which it comes in."""
         return counterfactual.why_not(self, self.decision(part_id))
 
     def diff(self, previous: Plan) -> PlanDiff:
@@ -182,10 +204,7 @@ class Plan:
         source = source_text(self.decision(part_id).part)
         if isinstance(handle, Handle) and content_digest(source) != handle.digest:
             raise PartError(f"handle {handle} was made for another content of part {part_id!r}")
-        lines = source.split("\n")
-        if span is None or (span[0] <= 1 and span[1] >= len(lines)):
-            return source
-        return "\n".join(lines[span[0] - 1 : span[1]])
+        return lines_of(source, span)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the ids, ready for JSON."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ctxkit.context.budget import Budget
@@ -25,7 +25,8 @@ class Problem:
     """Parts, groups, budget and counter of one call.
 
     expandable: offer the `expand` tool wherever the prompt shows a handle. forced: groups that must be in whole though
-        nothing of them is pinned; for asking what it would take.
+        nothing of them is pinned; for asking what it would take. held: by group index, the level (without parts:
+        dropped) of groups that are not chosen for, so that a session can keep a prompt's beginning.
     """
 
     parts: tuple[Part, ...]
@@ -37,6 +38,7 @@ class Problem:
     least_value: float = 0.0
     expandable: bool = False
     forced: frozenset[int] = frozenset()
+    held: Levels = field(default_factory=dict)
 
     @cached_property
     def values(self) -> Sequence[float]:
@@ -47,8 +49,8 @@ class Problem:
         return values
 
     def is_fixed(self, group: Group) -> bool:
-        """Whether the group is in whole, whatever it costs."""
-        return group.pinned or group.index in self.forced
+        """Whether there is nothing to choose: the group is in whole, whatever it costs, or held at a level."""
+        return group.pinned or group.index in self.forced or group.index in self.held
 
     @cached_property
     def required(self) -> list[Group]:
@@ -91,17 +93,13 @@ class Problem:
         """Pinned groups as they are, the others at the level given (absent: dropped), in the order of the parts."""
         sent = dict(self._fixed)
         for index, level in levels.items():
-            group = self.groups[index]
-            if level.parts is group.parts:
-                sent.update(zip(group.positions, group.parts, strict=True))
-            else:
-                place = dict(zip((part.id for part in group.parts), group.positions, strict=True))
-                sent.update((place[part.id], part) for part in level.parts)
+            sent.update(_placed(self.groups[index], level))
         return compose(sent[position] for position in sorted(sent))
 
     def tools_with(self, levels: Levels) -> tuple[Tool, ...]:
         """The tools sent along; `expand` is among them exactly when a handle can be seen."""
-        visible = self.expandable and any(level.parts and level.handles for level in levels.values())
+        sent = (*levels.values(), *self.held.values())
+        visible = self.expandable and any(level.parts and level.handles for level in sent)
         return (*self.tools, EXPAND) if visible else self.tools
 
     def render(self, levels: Levels) -> Rendering:
@@ -110,6 +108,11 @@ class Problem:
         if not messages and not tools:
             return Rendering(0, (), {})
         return self.counter.render(messages, tools=tools)
+
+    def render_bare(self, levels: Levels) -> Rendering:
+        """As `render`, without the `expand` tool, whose cost is no single level's."""
+        messages = self.messages(levels)
+        return self.counter.render(messages, tools=self.tools) if messages or self.tools else Rendering(0, (), {})
 
     def tokens_by_kind(self, rendering: Rendering) -> dict[Kind, int]:
         tokens = dict.fromkeys(KINDS, 0)
@@ -137,7 +140,7 @@ class Problem:
 
         Providers refuse such a conversation. Nothing is changed where the parts themselves begin that way.
         """
-        if not self._user_leads:
+        if not self.user_leads:
             return levels
         kept = dict(levels)
         for position, part in enumerate(self.parts):
@@ -150,7 +153,8 @@ class Problem:
         return kept
 
     @cached_property
-    def _user_leads(self) -> bool:
+    def user_leads(self) -> bool:
+        """Whether the first message of the parts, but for system messages, is the user's."""
         roles = (part.role for part in self.parts)
         return next((role for role in roles if role not in ("system", "developer")), "") == "user"
 
@@ -161,9 +165,12 @@ class Problem:
 
     @cached_property
     def _fixed(self) -> dict[int, Part]:
-        """Parts that are in whole, by position."""
-        fixed = (group for group in self.groups if self.is_fixed(group))
-        return {at: part for group in fixed for at, part in zip(group.positions, group.parts, strict=True)}
+        """Parts that are in, whatever is chosen, by position."""
+        whole = (group for group in self.groups if self.is_fixed(group) and group.index not in self.held)
+        fixed = {at: part for group in whole for at, part in zip(group.positions, group.parts, strict=True)}
+        for index, level in self.held.items():
+            fixed.update(_placed(self.groups[index], level))
+        return fixed
 
     @cached_property
     def _kinds(self) -> dict[str, Kind]:
@@ -172,3 +179,11 @@ class Problem:
     def at(self, budget: Budget | None = None, forced: frozenset[int] = frozenset()) -> Problem:
         """The same problem under another budget, or with other groups forced in."""
         return replace(self, budget=budget or self.budget, forced=forced)
+
+
+def _placed(group: Group, level: Level) -> Iterable[tuple[int, Part]]:
+    """(position, part) of each part that the level sends."""
+    if level.parts is group.parts:
+        return zip(group.positions, group.parts, strict=True)
+    place = dict(zip((part.id for part in group.parts), group.positions, strict=True))
+    return ((place[part.id], part) for part in level.parts)

@@ -8,7 +8,7 @@ over goes to single groups that may still fit, and to levels that have a size to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,20 +16,21 @@ import numpy as np
 from ctxkit.context.costs import Costs
 from ctxkit.context.found import Found
 from ctxkit.context.group import Group
-from ctxkit.context.knapsack import Choice, at_least, choose, single_steps
+from ctxkit.context.knapsack import Choice
 from ctxkit.context.ladders import Ladders
 from ctxkit.context.level import Level
-from ctxkit.context.menu import Menu
-from ctxkit.context.part import Kind
 from ctxkit.context.problem import Levels, Problem
+from ctxkit.context.table import SEAM_TOKENS, Table
 
-SEAM_TOKENS = 16  # more than a planning cost is off where pieces meet
-LEAST_LEVEL_TOKENS = 24  # no reduced level is smaller, about
+LEAST_LEVEL_TOKENS = 2  # no reduced level is smaller, about
 _LOOKED_AT = 4  # times the capacity: groups beyond that, by estimated density, are not even counted
 _ALL_LOOKED_AT = 512  # groups; so few are all counted
 _ASKED = 128  # groups whose levels are made, at most
-_CORRECTIONS = 12  # of the capacity; two are usual
+_SMALL_TOKENS = 16  # among more groups than that, those this small are not asked for levels
+_CORRECTIONS = 24  # of the capacity; two are usual
+_SMALL_STEPS = 14  # down, where costs were measured
 _TRIES = 12  # of single groups, at the end
+_SWAPS_PER_TRY = 4
 _RENDERED_TOKENS = 60_000  # in the tries at the end, in all: large prompts get fewer
 _WORTH_STRETCHING = 4  # tokens left over
 
@@ -47,17 +48,21 @@ class Search:
     base: Found
 
     def run(self) -> Found:
-        """The best that was found to fit: first with whole groups, then with levels where not everything is in."""
+        """The best that was found to fit. Levels are made only where not everything is in whole."""
         groups = self._looked_at()
-        found = self._best(groups)
-        if self.ladders.compressors and not self._all_whole(found):
-            asked = self._worth_asking(found)
-            if asked:
-                self.ladders.ask(asked)
-                groups = sorted({group.index: group for group in (*groups, *asked)}.values(), key=lambda g: g.index)
-                found = max((self._best(groups), found), key=lambda one: one.value)
-                found = self._stretched(found, asked)
-        return found
+        table = self._table(groups)
+        choice = table.chosen(table.capacity, table.room_under_caps())
+        if self._all_whole(table.levels(choice.picks)):
+            found = self._best(table)
+            if self._all_whole(found.levels):
+                return found
+        asked = self._worth_asking(choice, table)
+        self.ladders.ask(asked)
+        groups = sorted({group.index: group for group in (*groups, *asked)}.values(), key=lambda group: group.index)
+        return self._stretched(self._best(self._table(groups)), asked)
+
+    def _table(self, groups: Sequence[Group]) -> Table:
+        return Table.of(self.problem, groups, self.ladders, self.costs, self.base)
 
     def _looked_at(self) -> list[Group]:
         """Required groups, and the optional ones that are dense enough, by estimated costs, to come into question."""
@@ -72,35 +77,39 @@ class Search:
         self.costs.count(part for group in optional for part in group.parts)
         return sorted([*self.problem.required, *optional], key=lambda group: group.index)
 
-    def _all_whole(self, found: Found) -> bool:
+    def _all_whole(self, levels: Levels) -> bool:
         wanted = len(self.problem.optional) + len(self.problem.required)
-        return sum(level.name == "full" for level in found.levels.values()) == wanted
+        return sum(level.name == "full" for level in levels.values()) == wanted
 
-    def _worth_asking(self, found: Found) -> list[Group]:
-        """Groups for which a reduced level could beat the price of a token, the worthiest and newest first."""
+    def _worth_asking(self, choice: Choice, table: Table) -> list[Group]:
+        """Groups that a reduced level could help, the worthiest and newest first.
+
+        Those that could beat the price of a token; and, into what the choice leaves over, as many others as would go.
+        """
+        if not self.ladders.compressors:
+            return []
         values = self.problem.values
-        groups = [*self.problem.required, *self.problem.optional]
-        sizes = dict(zip((group.index for group in groups), self.costs.estimates(groups), strict=True))
-        worthy = [
-            group
-            for group in groups
-            if sizes[group.index] > 2 * LEAST_LEVEL_TOKENS
-            and (group.required or values[group.index] / LEAST_LEVEL_TOKENS > found.shadow_price)
-        ]
-        return sorted(worthy, key=lambda group: (not group.required, -values[group.index], -group.index))[:_ASKED]
+        candidates = [*self.problem.required, *self.problem.optional]
+        if len(candidates) > _ASKED:
+            sizes = self.costs.estimates(candidates)
+            candidates = [group for group, size in zip(candidates, sizes, strict=True) if size > _SMALL_TOKENS]
+        candidates.sort(key=lambda group: (not group.required, -values[group.index], -group.index))
+        price = choice.shadow_price * LEAST_LEVEL_TOKENS
+        worthy = sum(group.required or values[group.index] > price for group in candidates)
+        left = max(table.capacity - table.planned(choice.picks), 0)
+        return candidates[: min(worthy + left // LEAST_LEVEL_TOKENS, _ASKED)]
 
-    def _best(self, groups: Sequence[Group]) -> Found:
-        table = Table.of(self.problem, groups, self.ladders, self.costs)
-        return self._filled(self._corrected(table), table)
+    def _best(self, table: Table) -> Found:
+        found = self._filled(self._corrected(table), table)
+        return self._swapped(found, table) if table.measured and not self.problem.budget.floors else found
 
     def _corrected(self, table: Table) -> Found:
         """Choose, render, correct the capacity by what the estimate was off, until nothing better fits."""
         best, problem = self.base, self.problem
-        planned = sum(self.costs.parts(level.parts) for level in best.levels.values())
         # Planning costs are sometimes too high, so the first choice is a hopeful one; its bound holds for all.
-        capacity = problem.limit - best.rendering.tokens + planned + SEAM_TOKENS
+        capacity = table.capacity + table.seam_tokens
         bound = 0.0
-        caps = table.room_under_caps(best)
+        caps = table.room_under_caps()
         seen: set[bytes] = set()
         for attempt in range(_CORRECTIONS):
             choice = table.chosen(capacity, caps)
@@ -121,9 +130,19 @@ class Search:
             else:
                 # Doubling from the fourth on ends a search in which each correction uncovers another.
                 if over > 0:
-                    capacity = table.planned(choice.picks) - over * 2 ** max(attempt - 3, 0)
+                    capacity = table.planned(choice.picks) - self._step_down(table, over, attempt)
                 caps = table.less(caps, excess)
         return replace(best, bound=max(bound, best.value))
+
+    def _step_down(self, table: Table, over: int, attempt: int) -> int:
+        """By how much the next choice is planned smaller than one that was `over` too large.
+
+        With measured costs the next best choice may fit already: a small step. Doubling from the fourth step on ends a
+        search in which each correction uncovers another.
+        """
+        if table.measured and attempt < _SMALL_STEPS:
+            return max(over - SEAM_TOKENS, 1)
+        return over * 2 ** max(attempt - 3 - _SMALL_STEPS * table.measured, 0)
 
     def _better(self, best: Found, found: Found) -> Found:
         return found if best is self.base or found.value > best.value else best
@@ -148,6 +167,22 @@ class Search:
                 break
             tries -= 1
             found = self._tried(found, {**found.levels, group.index: level}) or found
+        return found
+
+    def _swapped(self, found: Found, table: Table) -> Found:
+        """Other choices that are worth more and may fit, the worthiest first, each proved by rendering it.
+
+        Where pieces meet, costs depend on the neighbours; this settles what planning costs cannot.
+        """
+        renders = self._tries(found) * _SWAPS_PER_TRY
+        while renders:
+            changed = table.better(found.levels, self.problem.limit - found.rendering.tokens, renders)
+            renders -= len(changed)
+            tried = (self._tried(found, levels) for levels in changed)
+            better = next((one for one in tried if one is not None), None)
+            if better is None:
+                break
+            found = better
         return found
 
     def _tried(self, found: Found, levels: Mapping[int, Level]) -> Found | None:
@@ -194,102 +229,3 @@ class Search:
     def _resizable(self, group: Group) -> Level | None:
         """The best level of the group that has a size to choose."""
         return next((level for level in reversed(self.ladders.of(group)) if level.resize), None)
-
-
-@dataclass(frozen=True)
-class Table:
-    """The menu of some groups, and which level each of its options is."""
-
-    problem: Problem
-    groups: Sequence[Group]
-    options: Sequence[Level]
-    menu: Menu
-    kinds: tuple[Kind, ...]
-
-    @classmethod
-    def of(cls, problem: Problem, groups: Sequence[Group], ladders: Ladders, costs: Costs) -> Table:
-        rungs = [ladders.of(group) for group in groups]
-        kinds = problem.limited
-        rows = [
-            [
-                (
-                    costs.parts(level.parts),
-                    problem.values[group.index] * level.utility,
-                    costs.by_kind(level.parts, kinds) if kinds else (),
-                )
-                for level in levels
-            ]
-            for group, levels in zip(groups, rungs, strict=True)
-        ]
-        options = [level for levels in rungs for level in levels]
-        return cls(problem, groups, options, Menu.of(rows, len(kinds)), kinds)
-
-    def levels(self, picks: np.ndarray) -> dict[int, Level]:
-        chosen = (self.options[pick] for pick in picks)
-        return {group.index: level for group, level in zip(self.groups, chosen, strict=True) if level.parts}
-
-    def planned(self, picks: np.ndarray) -> int:
-        return int(self.menu.tokens[picks].sum())
-
-    def chosen(self, capacity: int, caps: np.ndarray) -> Choice:
-        least = int(self.menu.tokens[self.menu.least].sum())
-        menu, floor = self._floored(max(capacity, least), caps)
-        choice = choose(menu, max(capacity, least), caps)
-        return replace(choice, picks=np.maximum(choice.picks, floor))
-
-    def room_under_caps(self, base: Found) -> np.ndarray:
-        """Tokens of each limited kind for these groups: its cap less what pinned parts take, if it has one."""
-        used = self.problem.tokens_by_kind(base.rendering)
-        planned = self.menu.limited[self.menu.least].sum(axis=0)
-        caps = self.problem.budget.caps
-        room = [
-            caps[kind] - used[kind] + int(planned[i]) if kind in caps else 2**40 for i, kind in enumerate(self.kinds)
-        ]
-        return np.maximum(np.array(room, np.int64), planned)
-
-    def less(self, caps: np.ndarray, excess: Mapping[Kind, int]) -> np.ndarray:
-        taken = np.array([excess.get(kind, 0) for kind in self.kinds], np.int64)
-        return np.maximum(caps - taken, self.menu.limited[self.menu.least].sum(axis=0))
-
-    def least_step(self, picks: np.ndarray) -> int:
-        """Planning tokens, less the seam, of the cheapest step up; more than anything where all are at the top."""
-        steps = single_steps(self.menu, picks)
-        return int(steps.tokens.min()) - SEAM_TOKENS if len(steps.tokens) else 2**40
-
-    def steps_from(self, levels: Levels) -> Iterator[tuple[Group, Level, int]]:
-        """Every step up from these levels, densest first: group, level, planning tokens."""
-        picks = self.menu.least.copy()
-        for place, group in enumerate(self.groups):
-            level = levels.get(group.index)
-            if level is not None:
-                low, high = int(self.menu.offsets[place]), int(self.menu.offsets[place + 1])
-                picks[place] = next((i for i in range(low, high) if self.options[i] is level), high - 1)
-        steps = single_steps(self.menu, picks)
-        for group, end, tokens in zip(steps.group, steps.end, steps.tokens, strict=True):
-            yield self.groups[group], self.options[end], int(tokens)
-
-    def _floored(self, capacity: int, caps: np.ndarray) -> tuple[Menu, np.ndarray]:
-        """The menu in which the kinds with a floor have what they were promised, and the options they have at least."""
-        floors, floor = self.problem.budget.floors, self.menu.least.copy()
-        if not floors:
-            return self.menu, floor
-        steps = self.menu.hull()
-        used = self._pinned_by_kind()
-        left, room = capacity - int(self.menu.tokens[floor].sum()), caps - self.menu.limited[floor].sum(axis=0)
-        for kind, promised in floors.items():
-            column = self.kinds.index(kind)
-            for i in range(len(steps.tokens)):
-                if used[column] >= promised:
-                    break
-                group = steps.group[i]
-                fits = steps.tokens[i] <= left and bool((steps.limited[i] <= room).all())
-                if fits and floor[group] == steps.start[i] and steps.limited[i, column] > 0:
-                    floor[group] = steps.end[i]
-                    left, room, used = left - int(steps.tokens[i]), room - steps.limited[i], used + steps.limited[i]
-        return at_least(self.menu, floor), floor
-
-    def _pinned_by_kind(self) -> np.ndarray:
-        """Tokens of the limited kinds that are in whatever is chosen."""
-        rendering = self.problem.render({})
-        used = self.problem.tokens_by_kind(rendering)
-        return np.array([used[kind] for kind in self.kinds], np.int64)
