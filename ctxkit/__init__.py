@@ -22,6 +22,7 @@ from ctxkit.context import (
     Decision,
     Handle,
     Level,
+    Limits,
     Part,
     Plan,
     fit,
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from ctxkit.models.remote import RemoteModel
     from ctxkit.pipeline import Answer, Pipeline
     from ctxkit.retrieval import Hit, Index
-    from ctxkit.session import fit_messages
-    from ctxkit.tokens import EstimatingCounter, TemplateCounter
+    from ctxkit.session import Session, fit_messages
+    from ctxkit.tokens import EstimatingCounter, OpenAIChatCounter, TemplateCounter
 
 __version__ = "0.1.0"
 
@@ -53,8 +54,10 @@ _ON_USE = {
     "Hit": "ctxkit.retrieval",
     "Index": "ctxkit.retrieval",
     "LocalModel": "ctxkit.models.local",
+    "OpenAIChatCounter": "ctxkit.tokens",
     "Pipeline": "ctxkit.pipeline",
     "RemoteModel": "ctxkit.models.remote",
+    "Session": "ctxkit.session",
     "TemplateCounter": "ctxkit.tokens",
     "fit_messages": "ctxkit.session",
 }
@@ -70,13 +73,16 @@ __all__ = [
     "Hit",
     "Index",
     "Level",
+    "Limits",
     "LocalModel",
+    "OpenAIChatCounter",
     "Part",
     "Pipeline",
     "Plan",
     "RemoteModel",
     "Reply",
     "Sampling",
+    "Session",
     "TemplateCounter",
     "errors",
     "fit",

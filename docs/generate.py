@@ -78,7 +78,8 @@ def _table(title: str, rows: list[tuple[str, str]]) -> list[str]:
 
 def _metavar(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return parameter.name.upper() + ("..." if parameter.nargs == -1 else "")
+        name = parameter.name.upper() + ("..." if parameter.nargs == -1 else "")
+        return name if parameter.required else f"[{name}]"
     return ", ".join(parameter.opts) + ("" if parameter.is_flag else " VALUE")
 
 

@@ -28,7 +28,7 @@ LAYERS = [
     {"ctxkit.documents"},
     {"ctxkit.retrieval", "ctxkit.compression", "ctxkit.models"},
     {"ctxkit.testing"},
-    {"ctxkit.pipeline", "ctxkit.session"},
+    {"ctxkit.pipeline", "ctxkit.session", "ctxkit.notebook"},
     {"ctxkit_agents", "ctxkit_connectors"},
     {"ctxkit.cli", "ctxkit.server"},
     {"ctxkit.__main__"},

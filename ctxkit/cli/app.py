@@ -29,6 +29,7 @@ app.command("plan")(plan.plan)
 app.command("count")(count.count)
 app.add_typer(models.app, name="models")
 
+_NAMED = 8  # parts that a refusal names
 _debug = "--debug"
 _LOG_FORMAT = "%(name)s: %(message)s"
 
@@ -83,7 +84,9 @@ def _told(error: Exception) -> str:
 
 
 def _too_small(error: BudgetInfeasible) -> str:
-    parts = ", ".join(f"{name} {tokens:,}" for name, tokens in error.by_part.items())
+    largest = sorted(error.by_part.items(), key=lambda item: -item[1])
+    more = [f"and {len(largest) - _NAMED:,} more"] if len(largest) > _NAMED else []
+    parts = ", ".join([f"{name} {tokens:,}" for name, tokens in largest[:_NAMED]] + more)
     needed = f"at least --budget {error.minimum:,} is needed"
     reserve = f" with --reserve {error.reserve_tokens:,}" if error.reserve_tokens else ""
     return f"a budget of {error.window_tokens:,} tokens is too small, {needed}{reserve} ({parts})"

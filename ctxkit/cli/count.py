@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ctxkit.cli.loading import open_counter
+from ctxkit.cli.loading import open_counter, read_text
 from ctxkit.cli.options import AsJson, ModelName
 from ctxkit.cli.output import emit_json, print_raw
-from ctxkit.errors import DocumentError
 
 
 def count(
@@ -21,7 +19,9 @@ def count(
 ) -> None:
     """Count the tokens of files, as the model's own tokenizer cuts them."""
     counter = open_counter(model)
-    tokens = {str(path): n for path, n in zip(files, counter.count_batch([_read(path) for path in files]), strict=True)}
+    tokens = {
+        str(path): n for path, n in zip(files, counter.count_batch([read_text(path) for path in files]), strict=True)
+    }
     if as_json:
         emit_json({"counter": counter.name, "exact": counter.exact, "tokens": tokens, "total": sum(tokens.values())})
         return
@@ -29,13 +29,3 @@ def count(
         print_raw(f"{number:>10,}  {name}\n")
     if len(tokens) > 1:
         print_raw(f"{sum(tokens.values()):>10,}  total\n")
-
-
-def _read(path: Path) -> str:
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        return data.decode()  # line ends as they are: each character counts
-    except UnicodeDecodeError as error:
-        raise DocumentError(str(path), f"not UTF-8 (byte {error.start:,})") from error
-    except OSError as error:
-        raise DocumentError(str(path), f"cannot be read: {error.strerror or error}") from error

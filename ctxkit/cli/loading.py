@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ctxkit.cli.output import note
 from ctxkit.cli.settings import settings
+from ctxkit.errors import DocumentError
 
 if TYPE_CHECKING:
     from ctxkit.models import LocalModel, RemoteModel
     from ctxkit.retrieval import Index
     from ctxkit.tokens import EstimatingCounter, TemplateCounter
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, of standard input for `-`; line ends as they are. Raises DocumentError."""
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DocumentError(str(path), f"not UTF-8 (byte {error.start:,})") from error
+    except OSError as error:
+        raise DocumentError(str(path), f"cannot be read: {error.strerror or error}") from error
+
+
+def read_chat(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Messages and tools of a JSON file: a list of messages, or an object that holds `messages` and maybe `tools`.
+
+    Raises DocumentError for what is neither; whether each message is one, `fit_messages` says.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(str(path), f"not JSON: {error}") from error
+    held = found if isinstance(found, dict) else {"messages": found}
+    return _objects(path, held, "messages"), _objects(path, held, "tools")
+
+
+def _objects(path: Path, held: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    listed = held.get(name)
+    if listed is None and name == "tools":
+        return []
+    if not isinstance(listed, list):
+        raise DocumentError(str(path), f"`{name}` is no list of objects")
+    wrong = next((position for position, one in enumerate(listed) if not isinstance(one, dict)), None)
+    if wrong is not None:
+        raise DocumentError(str(path), f"`{name}[{wrong}]` is no object")
+    if not listed and name == "messages":
+        raise DocumentError(str(path), "it holds no messages")
+    return listed
 
 
 def open_index(folder: Path | None) -> Index:

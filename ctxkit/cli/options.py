@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _DEFAULT_RESERVE = 256
 
 
-def _readable(question: str) -> str:
+def _readable(question: str | None) -> str | None:
+    if question is None:
+        return None
     if not question.strip():
         raise typer.BadParameter("it is empty")
     try:
@@ -26,11 +28,18 @@ def _readable(question: str) -> str:
 
 
 Question = Annotated[str, typer.Argument(help="What is asked.", show_default=False, callback=_readable)]
+OptionalQuestion = Annotated[
+    str | None, typer.Argument(help="What is asked. Not with --messages.", show_default=False, callback=_readable)
+]
 IndexFolder = Annotated[
     Path | None, typer.Option("--index", help="Folder of the index. (env: CTXKIT_INDEX; default: .ctxkit)")
 ]
 BudgetTokens = Annotated[
     int | None, typer.Option("--budget", min=1, help="Tokens in all. (env: CTXKIT_BUDGET; default: 2000)")
+]
+WindowTokens = Annotated[
+    int | None,
+    typer.Option("--budget", "--window", min=1, help="Tokens in all. (env: CTXKIT_BUDGET; default: 2000)"),
 ]
 ReserveTokens = Annotated[
     int | None,

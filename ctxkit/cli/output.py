@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 # Colour and width follow the terminal; piped output is plain and never wrapped into another shape.
@@ -38,18 +37,6 @@ def note(text: str) -> None:
 def fail(text: str) -> None:
     """An error on stderr, one line."""
     STDERR.print(f"ctxkit: {' '.join(text.split())}", style="red", markup=False)
-
-
-def shortened(text: str, cells: int) -> str:
-    """`text` in at most so many terminal cells, shortened from the left: the end of a path tells most.
-
-    >>> shortened("docs/guide/budget.md:10-24", 16)
-    '…budget.md:10-24'
-    """
-    if cell_len(text) <= cells:
-        return text
-    backwards = set_cell_size(text[::-1], max(cells - 1, 0)).rstrip()
-    return "…" + backwards[::-1]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctxkit.compression.by_content import ContentCompressor
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
 from ctxkit.compression.structural import StructuralCompressor
 from ctxkit.compression.stub import StubCompressor
@@ -11,10 +12,11 @@ from ctxkit.context.level import Compressor
 
 def standard() -> tuple[Compressor, ...]:
     """The compressors that work offline, in the order in which they are asked."""
-    return (StructuralCompressor(), ExtractiveCompressor(), StubCompressor())
+    return (ContentCompressor(), StubCompressor())
 
 
 __all__ = [
+    "ContentCompressor",
     "ExtractiveCompressor",
     "StructuralCompressor",
     "StubCompressor",

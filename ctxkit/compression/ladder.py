@@ -15,8 +15,8 @@ from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, LevelRequest
 from ctxkit.context.part import Part
 
-LARGEST_RATE = 0.9
-SECOND_RATE = 0.6
+LARGEST_RATE = 0.7
+NEXT_RATE = 0.45  # of the one before
 _SMALL_TOKENS = 8
 
 
@@ -81,8 +81,8 @@ class Ladder:
         while (size := int(rate * self.total)) > self.least_tokens:
             if size < natural:
                 yield size
-            rate = SECOND_RATE if rate == LARGEST_RATE else rate / 2
-        yield min(self.least_tokens, self.total - 1)
+            rate *= NEXT_RATE
+        yield max(min(self.least_tokens, self.total - 1), sum(map(self._floor, range(len(self.slots)))))
 
     def _natural(self) -> int:
         """Tokens of the group where every text drops only what it can spare."""

@@ -21,6 +21,8 @@ INSTRUCTION = (
     "Summarise the text below in as few words as you can. Keep names, numbers, dates, paths, identifiers, decisions "
     "and open questions exactly as they are written. Add nothing. Answer with the summary only.\n\n"
 )
+_TASK = "The summary is for this task, keep what it needs: "
+_TEXT = "The text:\n"
 _HEADING = "[summary of"
 _LEAST_SUMMARY_TOKENS = 8
 _LEAST_ROOM_TOKENS = 16
@@ -44,6 +46,8 @@ class SummaryCompressor:
     cache: answers by a digest of model, instruction and text; give a dict that outlives the compressor, or one on disk.
     summary_tokens: the longest summary, in the model's tokens. least_tokens: shorter contents stay whole.
     utility: of the level, in (0, 1).
+    for_question: tell the model what the prompt asks; False makes summaries that serve every question, and are cached
+        for all of them.
 
     A summary that is empty or not shorter than its source, and an error of the model, become a SummaryRejected warning
     and no level. Summaries of JSON are JSON. Pieces of a long text are summarised first, then their summaries.
@@ -55,6 +59,7 @@ class SummaryCompressor:
     least_tokens: int = 64
     utility: float = 0.5
     instruction: str = INSTRUCTION
+    for_question: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.utility < 1:
@@ -65,6 +70,16 @@ class SummaryCompressor:
 
     def levels(self, group: Group, request: LevelRequest) -> Iterator[Level]:
         request = replace(request, counter=TotalCounter(request.counter))
+        return self._with_task(request.question)._levels(group, request)
+
+    def _with_task(self, question: str) -> SummaryCompressor:
+        """The same, told what the summary is for. A question that would take much of the window is left out."""
+        if not (self.for_question and question.strip()):
+            return self
+        told = replace(self, instruction=f"{self.instruction}{_TASK}{question}\n\n{_TEXT}")
+        return told if told._prompt_tokens("") <= self.model.window_tokens // 4 else self
+
+    def _levels(self, group: Group, request: LevelRequest) -> Iterator[Level]:
         parts, handles = list(group.parts), []
         for slot in slots_of(group, request.counter):
             if slot.call is None and not slot.verbatim and self._is_long(slot):

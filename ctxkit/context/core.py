@@ -17,6 +17,7 @@ from ctxkit.context.menu import Menu
 
 _STATES = 12_000  # kept per group
 _WORK = 1_500_000  # states made in all
+_DEPTH = 250  # groups: what more would settle is less than the tolerance
 _TOLERANCE = 1e-6  # of the value: a choice better by less is not looked for
 
 
@@ -102,7 +103,7 @@ class _Search:
         for depth, group in enumerate(self.groups):
             options = self._options(group)
             work += len(values) * len(options)
-            if work > _WORK:
+            if work > _WORK or depth == _DEPTH:
                 self._give_up(weights, values, depth)
                 break
             weights, values = self._extend(weights, values, options)

@@ -72,9 +72,10 @@ def price_of(plan: Plan, decision: Decision) -> str:
         return f"not even alone with what must be in (that takes a window of {refusal.minimum:,})"
     changes = instead.diff(plan)
     smaller = [name for name in changes.changed if _tokens(instead, name) < _tokens(plan, name)]
-    gone = [*changes.left, *(f"{name} whole" for name in smaller)]
+    told = (("go", changes.left), ("be reduced", smaller))
+    gone = [f"{report.listed(names)} would have to {verb}" for verb, names in told if names]
     wish = "to have it whole" if decision.kept else "to admit it"
-    return f"{wish}, {report.listed(gone)} would have to go" if gone else "nothing would have to go"
+    return f"{wish}, {' and '.join(gone)}" if gone else "nothing would have to go"
 
 
 def _tokens(plan: Plan, part_id: str) -> int:
@@ -118,7 +119,7 @@ def explained(plan: Plan, most: int = 10) -> list[str]:
         also = f"; with it {report.listed(others)}" if others else ""
         lines.append(report.on_one_line(why_not(plan, decision, windows) + also))
     more = len(missing) - most
-    return lines + [f"... and {more:,} more that are dropped or reduced"] * (more > 0)
+    return lines + [f"... and {more:,} more dropped or reduced"] * (more > 0)
 
 
 def optimality(plan: Plan) -> str:

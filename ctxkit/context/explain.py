@@ -42,7 +42,10 @@ class _Made:
 
     def decision(self, reason: str, enters_at: int | None) -> Decision:
         if self.sent is self.part:
-            reason = "pinned" if self.part.pinned else reason
+            if self.part.pinned:
+                reason = "pinned"
+            elif self.level.name != "full":
+                reason = "whole in a reduced group"
             return Decision(self.part, "full", "original", self.tokens, self.full_tokens, reason, sent=self.part)
         name, method = (self.level.name, self.level.method) if self.sent else (DROPPED.name, DROPPED.method)
         handle = next((handle for handle in self.level.handles if handle.part_id == self.part.id), None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 
 from ctxkit.context.part import Part, SupportsPart
 from ctxkit.errors import PartError
@@ -46,12 +47,19 @@ def identified(items: Sequence[Part | SupportsPart]) -> tuple[Part, ...]:
         part = item.as_part()
         count_of_kind[part.kind] = count_of_kind.get(part.kind, 0) + 1
         if not part.id:
-            part = replace(part, id=f"{part.kind}-{count_of_kind[part.kind]}")
+            part = _named(part, f"{part.kind}-{count_of_kind[part.kind]}")
         if part.id in seen:
             raise PartError(f"parts {seen[part.id]} and {position} have the same id {part.id!r}")
         seen[part.id] = position
         parts.append(part)
     return tuple(parts)
+
+
+def _named(part: Part, part_id: str) -> Part:
+    """A copy with an id; `replace` would check every other field again."""
+    named = copy(part)
+    object.__setattr__(named, "id", part_id)
+    return named
 
 
 def grouped(parts: Sequence[Part]) -> tuple[Group, ...]:

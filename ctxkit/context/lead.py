@@ -12,6 +12,7 @@ from ctxkit.context.part import Part
 from ctxkit.context.problem import Problem
 
 _LEADERS = 3  # tried, at most
+_MANY = 1_000  # early groups; among so many the nearest leader will do
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Lead:
         first_fixed = min(
             (
                 position
-                for group in problem.groups
-                if group.required or problem.is_fixed(group)
+                for group in (*problem.required, *problem.fixed)
                 for position, part in zip(group.positions, group.parts, strict=True)
                 if _speaks(part)
             ),
             default=len(problem.parts),
         )
-        starts = {place: _start(group) for place, group in enumerate(groups) if not group.required}
+        required = {group.index for group in problem.required}
+        starts = {place: _start(group) for place, group in enumerate(groups) if group.index not in required}
         early = sorted((start[0], place) for place, start in starts.items() if start and start[0] < first_fixed)
         places = tuple(place for _, place in early)
         return cls(places, frozenset(place for place in places if (starts[place] or (0, ""))[1] == "user"))
@@ -60,7 +61,8 @@ class Lead:
         end = len(self.early) if first_user is None else self.early.index(first_user)
         banned = tuple(place for place in self.early[:end] if place not in self.by_user)
         ahead = self.early[: self.early.index(kept[0])]
-        return Fault(banned, tuple(place for place in reversed(ahead) if place in self.by_user)[:_LEADERS])
+        most = 1 if len(self.early) > _MANY else _LEADERS
+        return Fault(banned, tuple(place for place in reversed(ahead) if place in self.by_user)[:most])
 
 
 def _speaks(part: Part) -> bool:

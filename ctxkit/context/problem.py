@@ -53,6 +53,11 @@ class Problem:
         return group.pinned or group.index in self.forced or group.index in self.held
 
     @cached_property
+    def fixed(self) -> list[Group]:
+        """The groups that nothing is to be chosen for: in whole, or held."""
+        return [group for group in self.groups if self.is_fixed(group)]
+
+    @cached_property
     def required(self) -> list[Group]:
         """The groups that must be in at some level."""
         return [group for group in self.groups if group.required and not self.is_fixed(group)]
@@ -166,7 +171,7 @@ class Problem:
     @cached_property
     def _fixed(self) -> dict[int, Part]:
         """Parts that are in, whatever is chosen, by position."""
-        whole = (group for group in self.groups if self.is_fixed(group) and group.index not in self.held)
+        whole = (group for group in self.fixed if group.index not in self.held)
         fixed = {at: part for group in whole for at, part in zip(group.positions, group.parts, strict=True)}
         for index, level in self.held.items():
             fixed.update(_placed(self.groups[index], level))

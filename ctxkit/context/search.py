@@ -21,12 +21,13 @@ from ctxkit.context.ladders import Ladders
 from ctxkit.context.level import Level
 from ctxkit.context.problem import Levels, Problem
 from ctxkit.context.table import SEAM_TOKENS, Table
+from ctxkit.context.typical import typical
 
 LEAST_LEVEL_TOKENS = 2  # no reduced level is smaller, about
 _LOOKED_AT = 4  # times the capacity: groups beyond that, by estimated density, are not even counted
 _ALL_LOOKED_AT = 512  # groups; so few are all counted
+_ASK_ALL = 16  # groups; so few are all asked for their levels
 _ASKED = 128  # groups whose levels are made, at most
-_SMALL_TOKENS = 16  # among more groups than that, those this small are not asked for levels
 _CORRECTIONS = 24  # of the capacity; two are usual
 _SMALL_STEPS = 14  # down, where costs were measured
 _TRIES = 12  # of single groups, at the end
@@ -57,6 +58,8 @@ class Search:
             if self._all_whole(found.levels):
                 return found
         asked = self._worth_asking(choice, table)
+        if not asked:
+            return self._best(table)
         self.ladders.ask(asked)
         groups = sorted({group.index: group for group in (*groups, *asked)}.values(), key=lambda group: group.index)
         return self._stretched(self._best(self._table(groups)), asked)
@@ -90,14 +93,21 @@ class Search:
             return []
         values = self.problem.values
         candidates = [*self.problem.required, *self.problem.optional]
-        if len(candidates) > _ASKED:
-            sizes = self.costs.estimates(candidates)
-            candidates = [group for group, size in zip(candidates, sizes, strict=True) if size > _SMALL_TOKENS]
+        if len(candidates) > _ASK_ALL:
+            return self._likely_reduced(table)
         candidates.sort(key=lambda group: (not group.required, -values[group.index], -group.index))
         price = choice.shadow_price * LEAST_LEVEL_TOKENS
         worthy = sum(group.required or values[group.index] > price for group in candidates)
         left = max(table.capacity - table.planned(choice.picks), 0)
-        return candidates[: min(worthy + left // LEAST_LEVEL_TOKENS, _ASKED)]
+        return candidates[: worthy + left // LEAST_LEVEL_TOKENS]
+
+    def _likely_reduced(self, table: Table) -> list[Group]:
+        """Groups that would be reduced if levels were what they are on average; among many, only these are asked."""
+        candidates = [*self.problem.required, *self.problem.optional]
+        sizes = self.costs.estimates(candidates)
+        likely = typical(candidates, sizes, self.problem.values, table.capacity)
+        values = self.problem.values
+        return sorted(likely, key=lambda group: (not group.required, -values[group.index], -group.index))[:_ASKED]
 
     def _best(self, table: Table) -> Found:
         found = self._filled(self._corrected(table), table)

@@ -83,7 +83,8 @@ class Table:
             if level is not None:
                 picks[place] = next((i for i in range(low, high) if self.options[i] is level), high - 1)
             elif not group.required:
-                picks[place] = next(i for i in range(low, high) if not self.options[i].parts)
+                # A part that costs nothing has no dropped option: there is no reason to leave it out.
+                picks[place] = next((i for i in range(low, high) if not self.options[i].parts), low)
         return picks
 
     def planned(self, picks: np.ndarray) -> int:
@@ -217,7 +218,7 @@ class _Pricing:
         """Cheapest first, each worth more than the one before."""
         value, kinds = self.problem.values[group.index], self.problem.limited
         rows = [
-            ((self._tokens(group, level), value * level.utility, self.costs.by_kind(level.parts, kinds)), level)
+            ((self._tokens(group, level), value * level.utility, self._by_kind(level, kinds)), level)
             for level in levels
         ]
         if not self.measured:
@@ -227,6 +228,9 @@ class _Pricing:
             if not kept or row[1] > kept[-1][0][1] or row[0] == kept[0][0][0]:
                 kept.append((row, level))
         return kept
+
+    def _by_kind(self, level: Level, kinds: tuple[Kind, ...]) -> tuple[int, ...]:
+        return self.costs.by_kind(level.parts, kinds) if kinds else ()
 
     def _tokens(self, group: Group, level: Level) -> int:
         if not self.measured:

@@ -6,11 +6,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxkit.session.cache import CacheReport
     from ctxkit.session.messages import fit_messages
+    from ctxkit.session.prices import CachePrices, break_even_turns
+    from ctxkit.session.session import Session
+    from ctxkit.session.store import MemoryOriginals, Originals, SqliteOriginals
 
-_LAZY = {"fit_messages": "ctxkit.session.messages"}
+_LAZY = {
+    "CachePrices": "ctxkit.session.prices",
+    "CacheReport": "ctxkit.session.cache",
+    "MemoryOriginals": "ctxkit.session.store",
+    "Originals": "ctxkit.session.store",
+    "Session": "ctxkit.session.session",
+    "SqliteOriginals": "ctxkit.session.store",
+    "break_even_turns": "ctxkit.session.prices",
+    "fit_messages": "ctxkit.session.messages",
+}
 
-__all__ = ["fit_messages"]
+__all__ = [
+    "CachePrices",
+    "CacheReport",
+    "MemoryOriginals",
+    "Originals",
+    "Session",
+    "SqliteOriginals",
+    "break_even_turns",
+    "fit_messages",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ctxkit.compression import standard
 from ctxkit.context import Budget, Compressor, Plan, Utility, fit
 from ctxkit.context.chat import conversation
+from ctxkit.errors import PartError
 from ctxkit.protocols import ChatMessage, Counter, Tool
 
 
@@ -33,6 +34,9 @@ def fit_messages(
     The other arguments, and what is raised, are those of `fit`.
     """
     made = conversation(messages, keep_last_round=keep_last_round)
+    if not made.parts:
+        why = "; ".join(map(str, made.repairs)) or "the conversation is empty"
+        raise PartError(f"no message is left to send: {why}")
     plan = fit(
         made.parts,
         budget=budget,

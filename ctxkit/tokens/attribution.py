@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from ctxkit.protocols import TEMPLATE, PromptMessage
@@ -75,10 +75,9 @@ def _gap_owner(
 
 def charge(starts: Sequence[int], breaks: Sequence[tuple[int, str]]) -> dict[str, int]:
     """Tokens per owner: a token is charged to the owner of its first character. `starts` must not decrease."""
-    tally: Tally[str] = Tally()
-    at = 0
-    for start in starts:
-        while at + 1 < len(breaks) and breaks[at + 1][0] <= start:
-            at += 1
-        tally[breaks[at][1]] += 1
-    return dict(tally)
+    tally: dict[str, int] = {}
+    places = [bisect_left(starts, first) for first, _ in breaks[1:]]
+    for (_, owner), begin, end in zip(breaks, [0, *places], [*places, len(starts)], strict=True):
+        if end > begin:
+            tally[owner] = tally.get(owner, 0) + end - begin
+    return tally

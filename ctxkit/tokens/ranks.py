@@ -11,7 +11,6 @@ recently assigned letter): there a count may be one off.
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode
 from collections import Counter as Multiset
 from collections.abc import Mapping
 from functools import lru_cache
@@ -56,7 +55,7 @@ class RankTokenizer:
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             token, _, rank = line.partition(b" ")
             try:
-                ranks[b64decode(token, validate=True)] = int(rank)
+                ranks[binascii.a2b_base64(token, strict_mode=True)] = int(rank)
             except (binascii.Error, ValueError):
                 raise ModelError(
                     f"line {number} of {str(path)!r} is not a base64 token and its rank but {line[:40]!r}"

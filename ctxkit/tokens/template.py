@@ -16,6 +16,7 @@ from ctxkit.errors import ModelNotFound, PromptError
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Rendering, Tool
 from ctxkit.tokens.attribution import charge, locate_contents, owner_breaks
 from ctxkit.tokens.cache import TokenCountCache
+from ctxkit.tokens.chunks import ChunkEncoder
 from ctxkit.tokens.control import Brackets, ControlTokens, strings_in
 from ctxkit.tokens.jinja import CONCATENATE, render_chat
 from ctxkit.tokens.media import MediaRule, with_blocks
@@ -109,8 +110,7 @@ class TemplateCounter:
         if self._control.spelled_in(texts):
             return self._encode_spelled(chat, tools, Brackets.absent_from(texts))
         rendered = render_chat(self.chat_template, chat, tools=tools, variables=self.variables)
-        encoding = self.tokenizer.encode(rendered, add_special_tokens=False)
-        return encoding.ids, [start for start, _ in encoding.offsets], rendered
+        return *self._chunks.encode(rendered), rendered
 
     def _encode_spelled(
         self, chat: Sequence[dict[str, Any]], tools: Sequence[Tool], brackets: Brackets
@@ -156,6 +156,10 @@ class TemplateCounter:
         alone = self._plain.encode("\n", add_special_tokens=False).ids
         prefixed = self._plain.encode("x", add_special_tokens=False).ids
         return "\n" if with_lead[: len(alone)] == alone and with_lead[len(alone) :] != prefixed else ""
+
+    @cached_property
+    def _chunks(self) -> ChunkEncoder:
+        return ChunkEncoder(self.tokenizer)
 
     @cached_property
     def _control(self) -> ControlTokens:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ctxkit import __version__
 from ctxkit.cli import models, plan
 from ctxkit.cli.app import app
-from ctxkit.cli.output import shortened
+from ctxkit.context.report import shortened
 from ctxkit.tokens import TemplateCounter
 
 Cli = Callable[..., Any]

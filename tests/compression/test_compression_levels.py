@@ -347,7 +347,7 @@ def test_handles_name_the_missing_lines(request_of: Requests, group_of: Groups) 
 
 
 def test_the_standard_compressors_need_no_model() -> None:
-    assert standard() == (StructuralCompressor(), ExtractiveCompressor(), StubCompressor())
+    assert standard() == (ContentCompressor(), StubCompressor())
 
 
 def test_wrong_settings_are_named() -> None:

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from ctxkit.errors import ModelNotFound, PartError, PromptError
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Segment
 from ctxkit.tokens import TemplateCounter, messages_from_dicts
+from ctxkit.tokens.jinja import render_chat
 
 CHATML = (
     "{% for message in messages %}"
@@ -181,6 +182,18 @@ def test_a_text_is_tokenised_once() -> None:
     made._counts._count_all = lambda texts: seen.extend(texts) or count_all(texts)  # type: ignore[func-returns-value]
     assert made.count_batch(["a b", "c", "a b"]) == [made.count("a b"), made.count("c"), made.count("a b")]
     assert seen == ["a b", "c"]
+
+
+@given(st.lists(st.text(alphabet="ab \n\t▁天é", max_size=20), min_size=1, max_size=5))
+@settings(max_examples=100)
+def test_what_was_rendered_before_does_not_change_the_ids(texts: list[str]) -> None:
+    messages = [PromptMessage("user", (Segment(text, f"part-{i}"),)) for i, text in enumerate(texts)]
+    for tokenizer in TOKENIZERS.values():
+        used = counter(tokenizer, CHATML)
+        for end in range(1, len(messages) + 1):
+            rendering = used.render(messages[:end])
+        prompt = render_chat(CHATML, [message.to_dict() for message in messages], tools=(), variables=used.variables)
+        assert list(rendering.ids or ()) == tokenizer.encode(prompt, add_special_tokens=False).ids
 
 
 def test_what_the_template_refuses_is_a_prompt_error() -> None:

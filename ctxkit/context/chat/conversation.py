@@ -16,6 +16,9 @@ __all__ = ["Conversation", "Repair", "conversation"]
 FIRST_TASK_PRIORITY = 4.0
 """Of the first of several user messages: what a conversation is about is mostly said there."""
 
+LAST_ROUND_PRIORITY = 8.0
+"""Of the tool round that the model is to go on from: what was just returned is what is needed now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -33,10 +36,11 @@ def conversation(messages: Iterable[ChatMessage], *, keep_last_round: bool = Tru
     """The parts of a chat history in OpenAI's form, ready for `fit`.
 
     messages: dicts with `role` and `content` (a str, None or a list of blocks), the oldest first.
-    keep_last_round: require the last tool round after the last user message, at whatever level fits.
+    keep_last_round: require the last tool round after the last user message, at whatever level fits. (A repaired result
+        at the very end is always required.)
 
     Pinned: system and developer messages, the last user message, an assistant text at the very end (a prefill). The
-    first of several user messages has priority 4.0.
+    first of several user messages has priority 4.0, the last round 8.0.
     Grouped: user messages with the text that answers them; each tool call with its results and the reasoning before
     it. Whatever a pinned message would drag along stands alone.
     Never broken: what no provider would take is repaired, and each repair is recorded.
@@ -50,6 +54,8 @@ def conversation(messages: Iterable[ChatMessage], *, keep_last_round: bool = Tru
         _name_exchanges(entries)
         if keep_last_round:
             _require_last_round(entries)
+        if entries[-1].folded:
+            entries[-1].required = True  # the prompt goes on from here, as from a message of the user
     first = next((entry for entry in entries if entry.role in ("system", "developer")), None)
     parts = tuple(_part(entry, entry is first) for entry in entries)
     return Conversation(parts, tuple(sorted(repairs, key=lambda repair: repair.index)))
@@ -116,12 +122,13 @@ def _require_last_round(entries: Sequence[Entry]) -> None:
             return
         if entry.calls or entry.role == "tool":
             group = entry.group
-        entry.required = group is not None
+        if group is not None:
+            entry.required, entry.priority = True, LAST_ROUND_PRIORITY
 
 
 def _part(entry: Entry, first_system: bool) -> Part:
     identity, role = f"m{entry.index}", entry.role
-    if entry.plain and not first_system:
+    if entry.plain and not first_system and not entry.required:
         priority, pinned, group = entry.priority, entry.pinned, entry.group
         return Part(
             "turn", entry.text, identity, "", "", priority, 1.0, pinned, group, role, (), None, message=entry.message
@@ -131,6 +138,7 @@ def _part(entry: Entry, first_system: bool) -> Part:
             "tool_result",
             entry.text,
             identity + entry.suffix,
+            priority=entry.priority,
             group=entry.group,
             tool_call_id=entry.answers,
             required=entry.required,
