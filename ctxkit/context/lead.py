@@ -41,6 +41,7 @@ class Lead:
             (
                 position
                 for group in (*problem.required, *problem.fixed)
+                if group.index not in problem.held or problem.held[group.index].parts
                 for position, part in zip(group.positions, group.parts, strict=True)
                 if _speaks(part)
             ),

@@ -21,10 +21,10 @@ from ctxkit.context.ladders import Ladders
 from ctxkit.context.level import Level
 from ctxkit.context.problem import Levels, Problem
 from ctxkit.context.table import SEAM_TOKENS, Table
-from ctxkit.context.typical import typical
+from ctxkit.context.typical import LEAST_REDUCIBLE_TOKENS, typical
 
 LEAST_LEVEL_TOKENS = 2  # no reduced level is smaller, about
-_LOOKED_AT = 4  # times the capacity: groups beyond that, by estimated density, are not even counted
+_LOOKED_AT = 3  # times the capacity: groups beyond that, by estimated density, are not even counted
 _ALL_LOOKED_AT = 512  # groups; so few are all counted
 _ASK_ALL = 16  # groups; so few are all asked for their levels
 _ASKED = 128  # groups whose levels are made, at most
@@ -103,9 +103,10 @@ class Search:
 
     def _likely_reduced(self, table: Table) -> list[Group]:
         """Groups that would be reduced if levels were what they are on average; among many, only these are asked."""
-        candidates = [*self.problem.required, *self.problem.optional]
-        sizes = self.costs.estimates(candidates)
-        likely = typical(candidates, sizes, self.problem.values, table.capacity)
+        sizes = [self.costs.parts(group.parts) for group in table.groups]
+        if max(sizes) < LEAST_REDUCIBLE_TOKENS:
+            return []
+        likely = typical(table.groups, sizes, self.problem.values, table.capacity)
         values = self.problem.values
         return sorted(likely, key=lambda group: (not group.required, -values[group.index], -group.index))[:_ASKED]
 

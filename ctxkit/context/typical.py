@@ -14,6 +14,7 @@ _SHARES = (0.03, 0.06, 0.14, 0.32, 0.7)  # of a group's tokens
 _FIDELITY = 0.9  # of a level that keeps almost all
 _CONCAVITY = 0.7  # the first sentences kept are worth more than the last
 _LEAST_TOKENS = 12  # no level is smaller
+LEAST_REDUCIBLE_TOKENS = 64  # of a group that is worth asking for levels
 
 
 def typical(groups: Sequence[Group], sizes: Sequence[int], values: Sequence[float], capacity: int) -> list[Group]:
@@ -26,8 +27,9 @@ def typical(groups: Sequence[Group], sizes: Sequence[int], values: Sequence[floa
     least = int(menu.tokens[menu.least].sum())
     choice = choose(menu, max(capacity, least), np.zeros(0, np.int64))
     whole, nothing = menu.offsets[1:] - 1, menu.offsets[:-1]
+    reducible = np.array(sizes) >= LEAST_REDUCIBLE_TOKENS
     required = np.array([group.required for group in groups], bool)
-    reduced = (choice.picks != whole) & ((choice.picks != nothing) | required)
+    reduced = reducible & (choice.picks != whole) & ((choice.picks != nothing) | required)
     return [groups[int(place)] for place in np.flatnonzero(reduced)]
 
 

@@ -244,6 +244,12 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Any) -> None:
         LocalModel.load(tmp_path)
 
 
+def test_an_image_is_refused_by_name(tiny: LocalModel) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    with pytest.raises(PromptError, match="reads text only; leave out the blocks of type image_url"):
+        tiny.generate([{"role": "user", "content": [{"type": "text", "text": "Look"}, image]}])
+
+
 @pytest.fixture(scope="module")
 def smollm2() -> LocalModel:
     if not is_prepared(model_folder(DEFAULT_MODEL)):

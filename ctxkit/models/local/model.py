@@ -19,6 +19,7 @@ from ctxkit.models.requests import GREEDY, Promptable, as_request, check_window
 from ctxkit.models.streams import AsyncPieceStream, PieceStream, adrain, drain
 from ctxkit.protocols import PromptMessage, Rendering, Reply, Sampling, Tool
 from ctxkit.tokens import TemplateCounter
+from ctxkit.tokens.blocks import is_media
 
 
 class LocalModel:
@@ -115,6 +116,9 @@ class LocalModel:
     def prompt_ids(self, prompt: Promptable) -> tuple[int, ...]:
         """The exact ids that `generate` would feed. A plan made with this model's counter keeps its own."""
         request = as_request(prompt, {self.name, self.counter.name})
+        kinds = {str(block.get("type")) for message in request.messages for block in message.blocks if is_media(block)}
+        if kinds:
+            raise PromptError(f"{self.name} reads text only; leave out the blocks of type {', '.join(sorted(kinds))}")
         ids = self.render(request.messages, tools=request.tools).ids if request.ids is None else request.ids
         return self._checked(ids or ())
 
