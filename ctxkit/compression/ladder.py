@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ctxkit.compression.cut import Cut, Reader, Source, handles_of
+from ctxkit.compression.noted import NotedSource
 from ctxkit.compression.slots import Slot, rewritten, slots_of
 from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, LevelRequest
@@ -68,7 +69,11 @@ class Ladder:
         if slot.verbatim or slot.tokens <= _SMALL_TOKENS:
             return None
         source = (self.contents if slot.call is None else self.arguments)(slot.text, self.request)
-        return source if source is not None and source.smallest is not None else None
+        if source is None or source.smallest is None:
+            return None
+        if slot.call is None and self.request.expandable:
+            return NotedSource(source, self.group.parts[slot.place].id, self.request.counter)
+        return source
 
     def _targets(self) -> Iterator[int]:
         """Sizes to aim at, falling, in tokens."""

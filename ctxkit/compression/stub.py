@@ -12,6 +12,7 @@ from ctxkit.compression.counted import TotalCounter
 from ctxkit.compression.json_level import quoted
 from ctxkit.compression.json_tree import Node, parse
 from ctxkit.compression.slots import Slot, rewritten, slots_of
+from ctxkit.context.expand import expand_call
 from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, LevelRequest
 from ctxkit.context.part import Part
@@ -63,7 +64,7 @@ class StubCompressor:
 def _line(part: Part, slot: Slot, *, expandable: bool) -> str:
     lines = slot.text.count("\n") + 1
     size = f"{lines:,} line{'s' * (lines > 1)}, {slot.tokens:,} token{'s' * (slot.tokens != 1)}"
-    way_back = f"; expand({json.dumps(Handle.of_whole(part).ref)})" if expandable else ""
+    way_back = f"; {expand_call(Handle.of_whole(part).ref)}" if expandable else ""
     return f"[{_name(part)} omitted: {size}{way_back}]"
 
 

@@ -12,6 +12,7 @@ from ctxkit.compression.json_level import quoted
 from ctxkit.compression.json_tree import parse
 from ctxkit.compression.segment import divided, sentence_bounds
 from ctxkit.compression.slots import Slot, slots_of
+from ctxkit.context.expand import expand_call
 from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, LevelRequest
 from ctxkit.context.part import Part
@@ -98,7 +99,7 @@ class SummaryCompressor:
 
     def _replaced(self, part: Part, slot: Slot, request: LevelRequest) -> Part:
         lines = slot.text.count("\n") + 1
-        way_back = f"; expand({quoted(Handle.of_whole(part).ref)})" if request.expandable else ""
+        way_back = f"; {expand_call(Handle.of_whole(part).ref)}" if request.expandable else ""
         heading = f"{_HEADING} {lines:,} line{'s' * (lines > 1)}{way_back}]"
         summary = self._summary(slot.text)
         in_json = parse(slot.text) is not None

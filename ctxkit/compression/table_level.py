@@ -48,7 +48,7 @@ def read_json_lines(text: str, request: LevelRequest) -> Source | None:
     lines = slices(text, bounds)
     if len(lines) < 2 or not all(line[:1] in ("{", "[") for line in lines) or not all(map(is_json, lines)):
         return None
-    return _table(text, bounds, request, header=0, label='{{"…":"{} more rows"}}')
+    return _table(text, bounds, request, kind="json lines", header=0, label='{{"…":"{} more rows"}}')
 
 
 def _row_bounds(text: str, delimiter: str) -> Bounds | None:
@@ -78,7 +78,9 @@ def _checked(text: str, bounds: Bounds, widths: Sequence[int]) -> Bounds | None:
     return sorted({*bounds, len(text)})
 
 
-def _table(text: str, rows: Bounds, request: LevelRequest, *, header: int, label: str) -> Source | None:
+def _table(
+    text: str, rows: Bounds, request: LevelRequest, *, header: int, label: str, kind: str = "table"
+) -> Source | None:
     bounds = coarse(rows)
     count = len(bounds) - 1 - header
     if count < 2:
@@ -86,7 +88,7 @@ def _table(text: str, rows: Bounds, request: LevelRequest, *, header: int, label
     asked = relevance(slices(text, bounds)[header:], request.question)
     values = [ends_first(i, count) + 1.2 * asked[i] for i in range(count)]
     scores = [_HEADER_SCORE] * header + values
-    pieces = Pieces(text, bounds, scores, _gap(text, rows, label.format), "table", FIDELITY)
+    pieces = Pieces(text, bounds, scores, _gap(text, rows, label.format), kind, FIDELITY)
     return PieceSource(pieces, request.counter)
 
 

@@ -58,6 +58,7 @@ def _message(part: Part, text: str) -> PromptMessage:
         segments=_segments(part, text),
         tool_calls=part.tool_calls,
         tool_call_id=part.tool_call_id,
+        name=part.sender or None,
         owner=part.id,
         original=part.message,
     )

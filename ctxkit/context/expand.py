@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ctxkit.protocols import Tool
@@ -21,6 +22,17 @@ EXPAND: Tool = {
     },
 }
 """Offered exactly when the prompt shows a handle."""
+
+
+def expand_call(ref: str) -> str:
+    """What a prompt shows for a ref: `expand("m3")`."""
+    return f"{EXPAND_NAME}({json.dumps(ref, ensure_ascii=False)})"
+
+
+def shows(text: str, part_id: str) -> bool:
+    """Whether a text tells the model how to expand the part, or lines of it; also from within JSON."""
+    call = expand_call(part_id)[:-2]  # without the closing quote: lines may follow
+    return call in text or json.dumps(call, ensure_ascii=False)[1:-1] in text
 
 
 def parse_ref(ref: str) -> tuple[str, tuple[int, int] | None]:
@@ -49,8 +61,6 @@ def lines_of(source: str, span: tuple[int, int] | None) -> str:
 
 def refs_in(call: Any) -> str:
     """The `ref` argument of a call of `expand`, "" where there is none."""
-    import json
-
     arguments = (call.get("function") or {}).get("arguments") or "{}"
     try:
         parsed = json.loads(arguments) if isinstance(arguments, str) else arguments

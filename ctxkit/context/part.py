@@ -55,6 +55,7 @@ class Part:
     role: the chat role of a turn.
     tool_calls: the calls of a tool_call part, in OpenAI's form (id, type, function {name, arguments as a JSON string}).
     tool_call_id: which call a tool_result answers.
+    name: who says it, where a chat has several of a role.
     message: the chat message that the part was made of, in OpenAI's form; sent as it is while the part is whole.
     """
 
@@ -74,6 +75,7 @@ class Part:
     verbatim: bool = False
     attachments: tuple[Attachment, ...] = ()
     message: Mapping[str, Any] | None = None
+    name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,7 +116,12 @@ class Part:
         Pass `attachments=()` to leave them out.
         """
         ends = tuple(replace(one, offset=min(one.offset, len(content))) for one in self.attachments)
-        return replace(self, content=content, message=None, **{"attachments": ends, **fields})
+        return replace(self, content=content, message=None, name=self.sender, **{"attachments": ends, **fields})
+
+    @property
+    def sender(self) -> str:
+        """The `name` that the part's message is sent with."""
+        return self.name or str((self.message or {}).get("name") or "")
 
 
 @runtime_checkable

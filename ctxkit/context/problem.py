@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ctxkit.context.budget import Budget
 from ctxkit.context.compose import compose
-from ctxkit.context.expand import EXPAND
+from ctxkit.context.expand import EXPAND, shows
 from ctxkit.context.group import Group
 from ctxkit.context.level import Level
 from ctxkit.context.part import KINDS, Kind, Part
@@ -104,7 +104,7 @@ class Problem:
     def tools_with(self, levels: Levels) -> tuple[Tool, ...]:
         """The tools sent along; `expand` is among them exactly when a handle can be seen."""
         sent = (*levels.values(), *self.held.values())
-        visible = self.expandable and any(level.parts and level.handles for level in sent)
+        visible = self.expandable and any(_shows_handle(level) for level in sent)
         return (*self.tools, EXPAND) if visible else self.tools
 
     def render(self, levels: Levels) -> Rendering:
@@ -192,3 +192,9 @@ def _placed(group: Group, level: Level) -> Iterable[tuple[int, Part]]:
         return zip(group.positions, group.parts, strict=True)
     place = dict(zip((part.id for part in group.parts), group.positions, strict=True))
     return ((place[part.id], part) for part in level.parts)
+
+
+def _shows_handle(level: Level) -> bool:
+    """Whether a part of the level tells the model how to expand what it leaves out."""
+    named = {handle.part_id for handle in level.handles}
+    return any(part.id in named and shows(part.content, part.id) for part in level.parts)

@@ -10,8 +10,16 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxkit.compression import ExtractiveCompressor, StructuralCompressor, StubCompressor, extract, standard
+from ctxkit.compression import (
+    ContentCompressor,
+    ExtractiveCompressor,
+    StructuralCompressor,
+    StubCompressor,
+    extract,
+    standard,
+)
 from ctxkit.context import Compressor, Level, Part, passage, turn
+from ctxkit.context.expand import shows
 from ctxkit.context.group import Group
 from ctxkit.context.level import LevelRequest
 from ctxkit.context.part import Attachment
@@ -162,6 +170,39 @@ def test_resize_keeps_to_the_size_and_fills_it(
         previous = size(made.parts)
         if 1_500 <= tokens < 0.5 * size(group.parts):
             assert previous >= 0.7 * tokens
+
+
+ROWS = json.dumps([{"id": i, "name": f"server-{i}", "state": "up"} for i in range(300)])
+EXPANDABLE = {
+    "prose": PROSE,
+    "array": ROWS,
+    "object": json.dumps({"rows": json.loads(ROWS), "next": None}),
+    "lines": "\n".join(json.dumps({"id": i, "text": "word " * 10}) for i in range(200)),
+    "table": "id,name,state\n" + "\n".join(f"{i},server-{i},up" for i in range(400)),
+}
+
+
+@pytest.mark.parametrize("compressor", [*COMPRESSORS.values(), ContentCompressor()], ids=str)
+@pytest.mark.parametrize("kind", EXPANDABLE)
+def test_what_leaves_something_out_says_how_to_get_it(
+    kind: str, compressor: Compressor, request_of: Requests, tool_group: Groups, size: Size
+) -> None:
+    group = tool_group(EXPANDABLE[kind])
+    request = request_of(expandable=True)
+    levels = list(compressor.levels(group, request))
+    assert levels
+    for level in levels:
+        texts = [level, *(made for made in [level.resize(600)] if made)] if level.resize else [level]
+        for made in texts:
+            content = made.parts[1].content
+            if made.utility < 0.98 and content != group.parts[1].content:
+                assert shows(content, group.parts[1].id)
+            if kind in ("array", "object") and level.name != "stub":
+                json.loads(content)
+            if kind == "lines" and level.name != "stub":
+                assert all(json.loads(line) for line in content.splitlines())
+    resized = next((level.resize(600) for level in levels if level.resize), None)
+    assert resized is None or size(resized.parts) <= 600
 
 
 @pytest.mark.parametrize("name", RESIZABLE)

@@ -240,3 +240,10 @@ def test_what_fits_is_sent_byte_for_byte_as_it_was_given() -> None:
     ]
     plan = fit_messages(messages, budget=Budget(100), counter=WhitespaceCounter())
     assert plan.to_messages() == messages
+
+
+def test_a_reduced_message_keeps_its_name() -> None:
+    messages = [{**user(words(400)), "name": "ada"}, answer("noted"), user("And?")]
+    plan = planned(messages, 150)
+    assert plan.decision("m0").level not in ("full", "dropped")
+    assert plan.to_messages()[0]["name"] == "ada"
