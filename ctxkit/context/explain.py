@@ -114,11 +114,12 @@ class _Explained:
         tokens = {group.index: costs.parts(group.parts) for group in problem.optional}
         total -= sum(self.costs.parts(level.parts) for level in levels.values())
         entries: dict[int, int] = {}
+        out_at = problem.budget.window_tokens + 1  # it is not in now, whatever the estimate says
         for group in sorted(problem.optional, key=lambda group: (-self._density(group, tokens), group.index)):
             if self._over_cap(group, used) is not None:
                 continue
             total += tokens[group.index]
-            entries[group.index] = total
+            entries[group.index] = max(total, out_at)
             for kind in used:
                 used[kind] += costs.by_kind(group.parts, (kind,))[0]
         return entries

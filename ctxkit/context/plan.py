@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlanDiff:
-    """From one plan to another, by part id: what came in, what went out, what changed its level, tokens in all."""
+    """From one plan to another, by part id: what came in, what went out, what is sent otherwise, tokens in all."""
 
     entered: tuple[str, ...]
     left: tuple[str, ...]
@@ -183,8 +183,8 @@ class Plan:
 
     def diff(self, previous: Plan) -> PlanDiff:
         """What changed since `previous`."""
-        before = {decision.part.id: decision.level for decision in previous.kept}
-        after = {decision.part.id: decision.level for decision in self.kept}
+        before = {decision.part.id: decision.sent for decision in previous.kept}
+        after = {decision.part.id: decision.sent for decision in self.kept}
         return PlanDiff(
             entered=tuple(name for name in after if name not in before),
             left=tuple(name for name in before if name not in after),

@@ -222,3 +222,13 @@ def test_replanning_gives_what_planning_anew_gives(parts: list[Part], window: in
     except BudgetInfeasible:
         return
     assert plan.replan(window_tokens=window).messages == wanted.messages
+
+
+def test_diff_names_what_is_cut_otherwise() -> None:
+    parts = [question("q"), *tool_round("a", words(900), required=True)]
+    small, large = (
+        fit(parts, budget=Budget(window), counter=counter(), compressors=[FirstWords(shares=(0.01,))])
+        for window in (200, 400)
+    )
+    assert large.diff(small).changed == ("tool_result-1",)
+    assert not large.diff(large).changed

@@ -15,12 +15,13 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "fit_a_conversation.py"
+AGENT = ROOT / "examples" / "agent_in_a_small_window.py"
 NOTEBOOK = ROOT / "examples" / "ask_your_documents.ipynb"
 
 
 def test_every_example_is_tested() -> None:
     examples = {path for path in SCRIPT.parent.iterdir() if path.suffix in (".py", ".ipynb")}
-    assert examples == {SCRIPT, NOTEBOOK}
+    assert examples == {SCRIPT, AGENT, NOTEBOOK}
 
 
 def test_the_conversation_is_fitted(tmp_path: Path) -> None:
@@ -30,6 +31,18 @@ def test_the_conversation_is_fitted(tmp_path: Path) -> None:
     assert rows["rhine"][1] == rows["rhine-gauge"][1] == "full"
     assert "without floor and cap: entered: facts; left: " in run.stdout
     assert "Raise `window_tokens` to 21" in run.stdout
+
+
+def test_the_agent_stays_in_its_window_and_gets_back_what_was_left_out(tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, AGENT], cwd=tmp_path, capture_output=True, text=True, check=True)
+    prompts = [line.replace(",", "").split() for line in run.stdout.splitlines() if " tokens; reuses " in line]
+    assert len(prompts) == 6 and all(int(words[0]) <= int(words[2]) == 1_140 for words in prompts)
+    assert "everything is sent as before, and what is new follows" in run.stdout
+    assert "compacted to " in run.stdout
+    rows = {words[0]: words for words in map(str.split, run.stdout.splitlines()) if len(words) > 1}
+    assert rows["m3"][1] == "content" and rows["m11"][1] == "full"  # the log is reduced, the lines asked for are whole
+    assert "12:00:17 ERROR pool exhausted" in run.stdout.partition("what `expand` gave back:")[2]
+    assert "to have it whole, " in run.stdout
 
 
 def test_the_notebook_is_stored_without_outputs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,6 +37,8 @@ from ctxkit_connectors.langchain.messages import OpenAIForm
 
 _NO_SYSTEM = AIMessage("")
 """Stands at place 0 where there is no system prompt, and is never sent: places are the same in every request."""
+
+_NO_SYSTEM_REPAIR = "message 0:"
 
 
 class ContextBudgetMiddleware(AgentMiddleware[AgentState[Any], ContextT, ResponseT]):
@@ -99,6 +102,8 @@ class ContextBudgetMiddleware(AgentMiddleware[AgentState[Any], ContextT, Respons
         plan = planned(
             form, self.budget, self.counter, counted, compressors=self.compressors, expandable=self.expandable
         )
+        if request.system_message is None:
+            plan = replace(plan, repairs=tuple(line for line in plan.repairs if not line.startswith(_NO_SYSTEM_REPAIR)))
         if self.on_plan is not None:
             self.on_plan(plan)
         sent: list[Any] = [form.back(message) for message in plan.messages if message.owner != "m0"]
