@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from ctxkit.errors import IndexMismatch
 from ctxkit.protocols import Encoder
+from ctxkit.retrieval.encoders.cached import CachedEncoder
 from ctxkit.retrieval.encoders.hashing import HashingEncoder
+from ctxkit.retrieval.encoders.multi_vector import MultiVectorEncoder
 from ctxkit.retrieval.encoders.sentence_transformer import SentenceTransformerEncoder
+from ctxkit.retrieval.encoders.token_states import TokenStateEncoder
+from ctxkit.retrieval.encoders.token_vectors import TokenVectors, byte_spans
+from ctxkit.retrieval.encoders.vector_store import VectorStore
 
-_BY_CLASS = {cls.__name__: cls for cls in (HashingEncoder, SentenceTransformerEncoder)}
+_BY_CLASS = {
+    cls.__name__: cls for cls in (HashingEncoder, MultiVectorEncoder, SentenceTransformerEncoder, TokenStateEncoder)
+}
 
-__all__ = ["HashingEncoder", "SentenceTransformerEncoder", "encoder_from"]
+__all__ = [
+    "CachedEncoder",
+    "HashingEncoder",
+    "MultiVectorEncoder",
+    "SentenceTransformerEncoder",
+    "TokenStateEncoder",
+    "TokenVectors",
+    "VectorStore",
+    "byte_spans",
+    "encoder_from",
+]
 
 
 def encoder_from(class_name: str, name: str, *, multi_vector: bool) -> Encoder:
