@@ -1,0 +1,74 @@
+"""The C++ source is compiled into a cache, once; where that fails, another path runs and the log says why."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctxkit_kernels import best_kernels, build
+from ctxkit_kernels import native as native_kernels
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(build.shutil.which, build._COMPILERS)), reason="no C++ compiler on PATH"
+)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    best_kernels.cache_clear()
+    yield
+    best_kernels.cache_clear()
+
+
+@needs_compiler
+def test_a_library_is_compiled_once_and_leaves_nothing_else(tmp_path: Path) -> None:
+    library = build.compiled(tmp_path / "cache")
+    before = library.stat().st_mtime_ns
+    assert build.compiled(tmp_path / "cache") == library
+    assert library.stat().st_mtime_ns == before
+    assert list(library.parent.iterdir()) == [library]
+    assert native_kernels.available(library)[-1] == "scalar"
+
+
+@needs_compiler
+def test_another_source_is_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build._digest(build._compiler())
+    changed = tmp_path / "multivector.cpp"
+    changed.write_bytes(build.SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr(build, "SOURCE", changed)
+    assert build._digest(build._compiler()) != first
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for the compiler")
+def test_a_compiler_that_fails_is_named_with_its_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho no such header >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(RuntimeError, match=r"c\+\+ failed: no such header"):
+        build.compiled(tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_another_path_runs_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        kernels = best_kernels()
+        best_kernels()
+    assert kernels.name in ("numba", "numpy")
+    (message,) = [record.getMessage() for record in caplog.records if "kernels" in record.getMessage()]
+    assert "no C++ compiler on PATH" in message
+
+
+@needs_compiler
+def test_a_path_that_the_processor_lacks_is_refused(tmp_path: Path) -> None:
+    library = build.compiled()
+    missing = set(native_kernels.PATHS) - set(native_kernels.available(library))
+    for path in missing:
+        with pytest.raises(RuntimeError, match="cannot run"):
+            native_kernels.NativeKernels(library, path)
