@@ -21,6 +21,7 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define CTXKIT_X86 1
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #define CTXKIT_ARM 1
@@ -321,15 +322,32 @@ void shortlist(const int32_t* ids, const int32_t* values, int64_t count, int64_t
 
 }  // namespace
 
+#if CTXKIT_X86
+namespace {
+
+// Whether processor and system have AVX2 with F16C, or the AVX-512 that the code uses. Asked of the processor itself:
+// what the compilers' own libraries answer is not the same everywhere.
+bool x86_has(bool avx512) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+  const bool f16c = c >> 29 & 1, saves = c >> 27 & 1;
+  if (!saves || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  unsigned kept, high;
+  __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+  if (!avx512) return (kept & 0x06) == 0x06 && f16c && (b >> 5 & 1);
+  const bool f = b >> 16 & 1, bw = b >> 30 & 1, vl = b >> 31 & 1, vnni = c >> 11 & 1;
+  return (kept & 0xe6) == 0xe6 && f && bw && vl && vnni;
+}
+
+}  // namespace
+#endif
+
 // 0 scalar, 1 AVX2, 2 AVX-512 with VNNI, 3 NEON with dot product.
 CTXKIT_API int ctxkit_path_available(int path) {
   if (path == 0) return 1;
 #if CTXKIT_X86
-  __builtin_cpu_init();
-  if (path == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-  if (path == 2)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  if (path == 1) return x86_has(false);
+  if (path == 2) return x86_has(false) && x86_has(true);
 #elif CTXKIT_ARM
 #if defined(__APPLE__)
   if (path == 3) return 1;
