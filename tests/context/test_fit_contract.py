@@ -96,6 +96,7 @@ def check(plan: Plan, parts: list[Part], budget: Budget, counter: WhitespaceCoun
 
 
 @given(conversation(), budgets())
+@settings(max_examples=max(1_000, settings.default.max_examples))
 def test_a_plan_keeps_every_contract_or_is_refused_with_the_exact_minimum(parts: list[Part], budget: Budget) -> None:
     counter = WhitespaceCounter()
     try:

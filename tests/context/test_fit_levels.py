@@ -193,6 +193,7 @@ def check(plan: Plan, parts: list[Part], budget: Budget) -> None:
 
 
 @given(conversations(), st.integers(0, 20), st.integers(1, 200), st.booleans())
+@settings(max_examples=max(1_000, settings.default.max_examples))
 def test_every_contract_holds_with_levels_and_the_minimum_is_exact(
     parts: list[Part], reserve: int, room: int, expandable: bool
 ) -> None:
