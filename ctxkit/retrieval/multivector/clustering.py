@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 ITERATIONS = 4
+SHARED = -1
+"""The group of a centroid that is of no one vocabulary id."""
+
 _POINTS_PER_CENTROID = 64  # more are not looked at while centroids move
 _RARE_TOKENS = 16  # groups under this size are thrown together and grouped by similarity
 _CROWDING = 0.85  # a group gets centroids by size ** this: large groups are denser
@@ -21,10 +24,14 @@ _TABLE_VALUES = 1 << 22  # similarities held at once
 
 @dataclass(frozen=True)
 class Clustering:
-    """rows: float32 [centroids, dims]. codes: int64 [tokens], the centroid of each token."""
+    """rows: float32 [centroids, dims]. codes: int64 [tokens], the centroid of each token.
+
+    groups: int64 [centroids], the vocabulary id of the tokens of each, or SHARED.
+    """
 
     rows: np.ndarray
     codes: np.ndarray
+    groups: np.ndarray
 
 
 def default_centroids(tokens: int) -> int:
@@ -50,14 +57,15 @@ def cluster(values: np.ndarray, token_ids: np.ndarray | None, centroids: int, se
     members = np.split(order, cuts) if len(order) else []
     shares = _shares(np.array([len(own) for own in members], np.int64), centroids)
     codes = np.zeros(len(values), np.int64)
-    rows: list[np.ndarray] = []
+    rows, labels = [np.zeros((0, values.shape[1]), np.float32)], [np.zeros(0, np.int64)]
     made = 0
     for own, share in zip(members, shares, strict=True):
-        found, nearest = _kmeans(values[own], int(share), rng)
+        found, places = _kmeans(values[own], int(share), rng)
         rows.append(found)
-        codes[own] = made + nearest
+        labels.append(np.full(len(found), max(int(groups[own[0]]), SHARED), np.int64))
+        codes[own] = made + places
         made += len(found)
-    return _shuffled(np.concatenate(rows) if rows else np.zeros((0, values.shape[1]), np.float32), codes, rng)
+    return _shuffled(np.concatenate(rows), codes, np.concatenate(labels), rng)
 
 
 def nearest(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -68,18 +76,42 @@ def nearest(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
+def assigned(values: np.ndarray, token_ids: np.ndarray | None, rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """int64 [tokens]: a centroid for each of float32 [tokens, dims], the nearest of its own group.
+
+    rows, groups: as in Clustering. Tokens whose id has no centroids go to the nearest of the shared ones, and where
+    there are none, or no ids, to the nearest of all.
+    """
+    if token_ids is None:
+        return nearest(values, rows)
+    codes = np.full(len(values), -1, np.int64)
+    order = np.argsort(token_ids, kind="stable")
+    by_group = np.argsort(groups, kind="stable")
+    for own in np.split(order, np.flatnonzero(np.diff(token_ids[order])) + 1) if len(order) else []:
+        first, last = np.searchsorted(groups, [token_ids[own[0]], token_ids[own[0]] + 1], sorter=by_group)
+        if first < last:
+            members = by_group[first:last]
+            codes[own] = members[nearest(values[own], rows[members])]
+    left = np.flatnonzero(codes < 0)
+    shared = np.flatnonzero(groups == SHARED) if (groups == SHARED).any() else np.arange(len(rows))
+    if len(left):
+        codes[left] = shared[nearest(values[left], rows[shared])]
+    return codes
+
+
 def _coarse_groups(values: np.ndarray, centroids: int, rng: np.random.Generator) -> np.ndarray:
-    """Groups by similarity, about sqrt(centroids) of them: both levels then cost the same."""
-    return _kmeans(values, max(1, round(centroids**0.5)), rng)[1]
+    """Groups by similarity, below 0, about sqrt(centroids) of them: both levels then cost the same."""
+    return SHARED - _kmeans(values, max(1, round(centroids**0.5)), rng)[1]
 
 
 def _by_token(values: np.ndarray, token_ids: np.ndarray, centroids: int, rng: np.random.Generator) -> np.ndarray:
-    """The token's id, and for rare tokens a group of similar rare tokens."""
-    _, groups, sizes = np.unique(token_ids, return_inverse=True, return_counts=True)
-    rare = np.flatnonzero(sizes[groups] < _RARE_TOKENS)
+    """The token's id, and for rare tokens a group of similar rare tokens, below 0."""
+    _, places, sizes = np.unique(token_ids, return_inverse=True, return_counts=True)
+    groups = np.asarray(token_ids, np.int64).copy()
+    rare = np.flatnonzero((sizes[places] < _RARE_TOKENS) | (groups < 0))
     if len(rare):
         count = max(1, round((centroids * len(rare) / len(values)) ** 0.5))
-        groups[rare] = len(sizes) + _kmeans(values[rare], count, rng)[1]
+        groups[rare] = SHARED - _kmeans(values[rare], count, rng)[1]
     return groups
 
 
@@ -117,12 +149,12 @@ def _means(values: np.ndarray, codes: np.ndarray, before: np.ndarray) -> np.ndar
     return rows
 
 
-def _shuffled(rows: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Clustering:
+def _shuffled(rows: np.ndarray, codes: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> Clustering:
     """Similar centroids apart: the search takes maxima of 16 neighbours, and these should differ."""
     order = rng.permutation(len(rows))
     place = np.empty(len(rows), np.int64)
     place[order] = np.arange(len(rows))
-    return Clustering(rows[order], place[codes])
+    return Clustering(rows[order], place[codes], groups[order])
 
 
 def blocks(total: int, step: int) -> Iterator[slice]:

@@ -1,112 +1,105 @@
-"""The index of a large collection: centroids, postings of unique documents, residual codes. Only arrays."""
+"""The index of a large collection: one codebook, and its documents in one part or several."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ctxkit.protocols import Vectors
-from ctxkit.retrieval.multivector import codec as coding
-from ctxkit.retrieval.multivector.clustering import cluster, default_centroids
+from ctxkit.retrieval.multivector.codebook import Codebook
 from ctxkit.retrieval.multivector.options import BuildOptions
-from ctxkit_kernels import ByteRows, Codec, CodedTokens, Kernels, Postings, Scratch
+from ctxkit.retrieval.multivector.part import CodedPart
+from ctxkit_kernels import Kernels
 
-_CODEC = ("steepness", "sizes", "cuts", "levels")
-_POSTINGS = ("offsets", "documents")
-_TOKENS = ("offsets", "codes", "residuals", "norms")
+Result = np.ndarray | None
 
 
 @dataclass(frozen=True)
 class CodedIndex:
-    """All arrays of one collection; immutable, and safe to search from many threads.
+    """Documents are numbered through the parts. Immutable; what is added makes another index of the same parts."""
 
-    centroids: int8 [centroids, padded dims]. sizes: int32 [centroids], tokens of each.
-    rows: the same tokens as int8, where they are kept for refinement.
-    """
-
-    dims: int
-    centroids: np.ndarray
-    sizes: np.ndarray
-    codec: Codec
-    postings: Postings
-    tokens: CodedTokens
-    rows: ByteRows | None = None
-    _local: threading.local = field(default_factory=threading.local, init=False, repr=False, compare=False)
+    codebook: Codebook
+    parts: tuple[CodedPart, ...]
 
     def __len__(self) -> int:
-        return len(self.tokens.offsets) - 1
+        return int(self.starts[-1])
 
     @property
-    def offsets(self) -> np.ndarray:
-        """int64 [documents + 1], where the tokens of each begin."""
-        return self.tokens.offsets
+    def dims(self) -> int:
+        return self.codebook.dims
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all documents."""
+        return sum(part.count for part in self.parts)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """int64 [parts + 1], the number of the first document of each."""
+        return np.concatenate([[0], np.cumsum([len(part) for part in self.parts])]).astype(np.int64)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """int32 [centroids], tokens at each."""
+        if len(self.parts) == 1:
+            return self.parts[0].sizes
+        return np.asarray(np.sum([part.sizes for part in self.parts], axis=0), np.int32)
+
+    @cached_property
+    def with_tokens(self) -> np.ndarray | None:
+        """bool [documents], which have tokens; None where all have."""
+        if all(part.with_tokens is None for part in self.parts):
+            return None
+        return np.concatenate([np.diff(part.tokens.offsets) > 0 for part in self.parts])
 
     @classmethod
     def build(
         cls, kernels: Kernels, vectors: Vectors, token_ids: np.ndarray | None, options: BuildOptions
     ) -> CodedIndex:
-        values, offsets = vectors.values, np.ascontiguousarray(vectors.offsets, np.int64)
-        clusters = cluster(values, token_ids, options.centroids or default_centroids(len(values)), options.seed)
-        rounded, unit = coding.to_int8(clusters.rows)
-        centroids = coding.padded(rounded)
-        codes = clusters.codes.astype(np.uint16 if len(centroids) <= 1 << 16 else np.uint32)
-        codec = coding.train(values, codes, centroids, unit, options.bits, options.seed)
-        residuals, norms = coding.encode(kernels, values, codes, centroids, codec)
-        return cls(
-            values.shape[1],
-            centroids,
-            np.bincount(codes, minlength=len(centroids)).astype(np.int32),
-            codec,
-            postings_of(codes, offsets, len(centroids)),
-            CodedTokens(offsets, codes, residuals, norms, codec.levels),
-            ByteRows(offsets, *coding.byte_rows(values)) if options.refine else None,
-        )
-
-    def scratch(self) -> Scratch:
-        """The accumulator of this thread."""
-        if not hasattr(self._local, "scratch"):
-            self._local.scratch = Scratch(len(self))
-        return self._local.scratch
-
-    @cached_property
-    def longest_centroid(self) -> float:
-        """Length of the longest centroid, in units of int8."""
-        squares = (self.centroids.astype(np.int32) ** 2).sum(axis=1)
-        return float(np.sqrt(squares.max(initial=0)))
+        codebook, codes = Codebook.train(vectors.values, token_ids, options)
+        part = CodedPart.encode(kernels, codebook, vectors, codes, keep_rows=options.refine)
+        return cls(codebook, (part,))
 
     def decoded(self, document: int) -> np.ndarray:
         """float32 [tokens, dims]: what a search takes the document's vectors for."""
-        own = slice(*self.tokens.offsets[document : document + 2])
-        tokens = self.tokens
-        return coding.decode(self.codec, self.centroids, tokens.codes[own], tokens.residuals[own], tokens.norms[own])
+        number = int(np.searchsorted(self.starts, document, side="right")) - 1
+        part, local = self.parts[number], document - int(self.starts[number])
+        return part.decoded(self.codebook, slice(*part.tokens.offsets[local : local + 2].tolist()))
+
+    def over_parts(
+        self, documents: np.ndarray, work: Callable[[CodedPart, np.ndarray], tuple[np.ndarray, Result]]
+    ) -> tuple[np.ndarray, Result]:
+        """What `work` makes of documents, part by part by their numbers there, put in the order of `documents`."""
+        if len(self.parts) == 1:
+            return work(self.parts[0], documents)
+        owners = np.searchsorted(self.starts, documents, side="right") - 1
+        order = np.argsort(owners, kind="stable")
+        made = []
+        for number, part in enumerate(self.parts):
+            own = documents[order[slice(*np.searchsorted(owners[order], [number, number + 1]))]]
+            made.append(work(part, (own - self.starts[number]).astype(np.int32)))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        second = [extra for _, extra in made if extra is not None]
+        return np.concatenate([one for one, _ in made])[back], np.concatenate(second)[back] if second else None
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_arrays` needs: JSON values, and arrays by name."""
-        arrays = {name: getattr(self, name) for name in ("centroids", "sizes")}
-        arrays |= {f"codec_{name}": getattr(self.codec, name) for name in _CODEC}
-        arrays |= {f"postings_{name}": getattr(self.postings, name) for name in _POSTINGS}
-        arrays |= {f"tokens_{name}": getattr(self.tokens, name) for name in _TOKENS}
-        if self.rows is not None:
-            arrays |= {"rows": self.rows.rows, "scales": self.rows.scales}
-        return {"dims": self.dims, "unit": self.codec.unit}, arrays
+        facts, arrays = self.codebook.to_arrays()
+        for number, part in enumerate(self.parts):
+            arrays |= {f"{number}_{name}": array for name, array in part.to_arrays().items()}
+        return {**facts, "parts": len(self.parts)}, arrays
 
     @classmethod
     def from_arrays(cls, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> CodedIndex:
-        codec = Codec(facts["unit"], *(arrays[f"codec_{name}"] for name in _CODEC))
-        postings = Postings(*(arrays[f"postings_{name}"] for name in _POSTINGS))
-        tokens = CodedTokens(**{name: arrays[f"tokens_{name}"] for name in _TOKENS}, levels=codec.levels)
-        rows = ByteRows(tokens.offsets, arrays["rows"], arrays["scales"]) if "rows" in arrays else None
-        return cls(facts["dims"], arrays["centroids"], arrays["sizes"], codec, postings, tokens, rows)
-
-
-def postings_of(codes: np.ndarray, offsets: np.ndarray, centroids: int) -> Postings:
-    """The documents of each centroid, ascending and each once."""
-    documents = len(offsets) - 1
-    owners = np.repeat(np.arange(documents, dtype=np.int64), np.diff(offsets))
-    pairs = np.unique(codes.astype(np.int64) * max(documents, 1) + owners)
-    starts = np.searchsorted(pairs, np.arange(centroids + 1, dtype=np.int64) * max(documents, 1))
-    return Postings(starts.astype(np.int64), (pairs % max(documents, 1)).astype(np.int32))
+        codebook = Codebook.from_arrays(facts, arrays)
+        parts = []
+        for number in range(facts["parts"]):
+            prefix = f"{number}_"
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            parts.append(CodedPart.from_arrays(codebook, own))
+        return cls(codebook, tuple(parts))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ctxkit.errors import StoreError
+from ctxkit.errors import IndexMismatch
 from ctxkit.protocols import Vectors
-from ctxkit.retrieval.multivector import files, stages
+from ctxkit.retrieval.multivector import stages
 from ctxkit.retrieval.multivector.coded import CodedIndex
 from ctxkit.retrieval.multivector.exact import ExactScan
 from ctxkit.retrieval.multivector.options import BuildOptions, Mode, SearchOptions
+from ctxkit.retrieval.storage import array_file
 from ctxkit_kernels import Kernels, best_kernels
 
+_FORMAT = 2
 _KINDS: dict[str, type[CodedIndex] | type[ExactScan]] = {"coded": CodedIndex, "exact": ExactScan}
 
 
@@ -128,25 +129,27 @@ class MultiVectorEngine:
         evidence = np.empty((0, len(query)), np.int64) if ranked.evidence is None else ranked.evidence
         return Found(ranked.documents.astype(np.int64), ranked.scores, evidence)
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Writes one .npy per array, and `engine.json` with the CRC32 of each. Raises StoreError where that fails."""
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes one file, whole or not at all. Raises StoreError where that fails."""
         kind = next(name for name, cls in _KINDS.items() if isinstance(self._part, cls))
-        files.write_folder(Path(folder), kind, *self._part.to_arrays())
+        facts, arrays = self._part.to_arrays()
+        array_file.write(Path(path), arrays, {**facts, "kind": kind, "format": _FORMAT})
 
     @classmethod
     def load(
-        cls, folder: str | PathLike[str], *, verify: bool = True, kernels: Kernels | None = None
+        cls, path: str | PathLike[str], *, verify: bool = True, kernels: Kernels | None = None
     ) -> MultiVectorEngine:
         """The engine that `save` wrote, memory-mapped.
 
-        verify: compare the CRC32 of every file, which reads them all once. Raises IndexNotFound, IndexMismatch and
-        StoreError, which names the damaged file.
+        verify: compare the CRC32 of the file, which reads it once. Raises StoreError, which names a file that is
+        missing or damaged, and IndexMismatch for another format.
         """
-        kind, facts, arrays = files.read_folder(Path(folder), verify=verify)
-        try:
-            return cls(_KINDS[kind].from_arrays(facts, arrays), kernels)
-        except KeyError as error:
-            raise StoreError(f"{folder}: {error} is missing from {files.NAME}. Build the engine anew") from error
+        facts, arrays = array_file.read(Path(path), verify=verify)
+        if facts.get("format") != _FORMAT or facts.get("kind") not in _KINDS:
+            raise IndexMismatch(
+                f"{path}: format {facts.get('format')!r}, this version reads {_FORMAT}. Build the engine anew"
+            )
+        return cls(_KINDS[facts["kind"]].from_arrays(facts, arrays), kernels)
 
     def _checked_query(self, query: np.ndarray) -> np.ndarray:
         query = np.ascontiguousarray(query, np.float32)
@@ -157,18 +160,13 @@ class MultiVectorEngine:
         return query
 
     def _checked_mask(self, mask: np.ndarray | Sequence[bool] | None) -> np.ndarray | None:
+        filled = self._part.with_tokens
         if mask is None:
-            return self._with_tokens
+            return filled
         allowed = np.ascontiguousarray(mask)
         if allowed.dtype != bool or allowed.shape != (len(self),):
             raise ValueError(f"`mask` must be bool [{len(self)}], got {allowed.dtype} {allowed.shape!r}")
-        return allowed if self._with_tokens is None else allowed & self._with_tokens
-
-    @cached_property
-    def _with_tokens(self) -> np.ndarray | None:
-        """bool [documents], or None where every document has a token."""
-        some = np.diff(self._part.offsets) > 0
-        return None if some.all() else some
+        return allowed if filled is None else allowed & filled
 
 
 def _changed(options: SearchOptions, *values: int | None) -> SearchOptions:

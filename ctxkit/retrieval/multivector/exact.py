@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,11 @@ class ExactScan:
     def __len__(self) -> int:
         return len(self.rows.offsets) - 1
 
-    @property
-    def offsets(self) -> np.ndarray:
-        """int64 [documents + 1], where the tokens of each begin."""
-        return self.rows.offsets
+    @cached_property
+    def with_tokens(self) -> np.ndarray | None:
+        """bool [documents], which have tokens; None where all have."""
+        some = np.diff(self.rows.offsets) > 0
+        return None if some.all() else some
 
     def rank(self, kernels: Kernels, query: np.ndarray, k: int, mask: np.ndarray | None) -> Ranked:
         """The best k of the allowed documents, with evidence."""

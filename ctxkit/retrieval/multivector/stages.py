@@ -12,8 +12,9 @@ import numpy as np
 from ctxkit.retrieval.multivector import codec as coding
 from ctxkit.retrieval.multivector.coded import CodedIndex
 from ctxkit.retrieval.multivector.options import Mode, SearchOptions
+from ctxkit.retrieval.multivector.part import CodedPart
 from ctxkit.retrieval.multivector.ranked import Ranked, top
-from ctxkit_kernels import Kernels, RowScores
+from ctxkit_kernels import Kernels, Picks, RowScores
 
 _INT16_MOST = 32767
 _DIRECT_SHARE = 0.01  # filters that leave less of the collection skip the first stages
@@ -29,7 +30,9 @@ def rank(
     options: SearchOptions,
 ) -> Ranked:
     """The best k documents of those allowed, with evidence; fewer only where fewer are allowed."""
-    return Search(index, kernels, query, options).run(k, mode, mask)
+    search = Search(index, kernels, query, options)
+    found = search.run(k, mode, mask)
+    return Ranked(found.documents, found.scores, search.evidence(found.documents))
 
 
 class Search:
@@ -41,24 +44,30 @@ class Search:
     def __init__(self, index: CodedIndex, kernels: Kernels, query: np.ndarray, options: SearchOptions) -> None:
         self._index, self._kernels, self._options = index, kernels, options
         self._query = query
+        codebook = index.codebook
         rounded, unit = coding.to_int8(query)
         longest = float(np.sqrt((rounded.astype(np.int32) ** 2).sum(axis=1).max(initial=0)))
-        most = index.longest_centroid * longest  # no score is larger: Cauchy and Schwarz
+        most = codebook.longest * longest  # no score is larger: Cauchy and Schwarz
         self._shift = max(0, int(np.ceil(np.log2(max(most, 1) / _INT16_MOST))))
-        self._unit = unit * index.codec.unit * 2**self._shift  # of a row score
-        self._scores: RowScores = kernels.score_rows(index.centroids, rounded, self._shift)
-        self._residual_query, self._residual_unit = coding.to_int8(query * index.codec.sizes)
+        self._unit = unit * codebook.codec.unit * 2**self._shift  # of a row score
+        self._scores: RowScores = kernels.score_rows(codebook.centroids, rounded, self._shift)
+        self._residual_query, self._residual_unit = coding.to_int8(query * codebook.codec.sizes)
 
     def run(self, k: int, mode: Mode, mask: np.ndarray | None) -> Ranked:
         allowed = len(self._index) if mask is None else int(np.count_nonzero(mask))
         wanted = min(k, allowed)
         if mode == "xtr":
-            return self._with_evidence(self._imputed(wanted, mask))
+            return self._imputed(wanted, mask)
         if mask is not None and allowed <= max(self._finalists(k), _DIRECT_SHARE * len(self._index)):
-            return self._with_evidence(self._reranked(np.flatnonzero(mask).astype(np.int32), k))
+            return self._reranked(np.flatnonzero(mask).astype(np.int32), k)
         documents, sums, _ = self._accumulated(wanted, mask)
         best = self._kernels.shortlist(documents, sums, max(self._finalists(k), self._options.coarse_documents))
-        return self._with_evidence(self._reranked(self._coarse(best, self._finalists(k)), k))
+        return self._reranked(self._coarse(best, self._finalists(k)), k)
+
+    def evidence(self, documents: np.ndarray) -> np.ndarray:
+        """int64 [documents, query tokens]: the token of each document that answers each query token, by the codes."""
+        winners = self._by_codes(documents, evidence=True)[1]
+        return np.empty((0, len(self._query)), np.int64) if winners is None else winners
 
     def _finalists(self, k: int) -> int:
         return max(k, self._options.rerank_documents, self._options.refine_documents)
@@ -67,7 +76,9 @@ class Search:
         """The `keep` best documents by the centroids of all their tokens."""
         if len(documents) <= keep:
             return documents
-        values = self._kernels.coarse(self._scores, documents, self._index.tokens)
+        values, _ = self._index.over_parts(
+            documents, lambda part, own: (self._kernels.coarse(self._scores, own, part.tokens), None)
+        )
         return self._kernels.shortlist(documents, values, keep)
 
     def _imputed(self, wanted: int, mask: np.ndarray | None) -> Ranked:
@@ -80,31 +91,47 @@ class Search:
 
     def _accumulated(self, wanted: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:
         """Candidates, their sums over the floors, and the floors' sum. Probes more where that finds too few."""
-        index, centroids = self._index, len(self._index.centroids)
+        index, centroids = self._index, len(self._index.codebook.centroids)
         t_prime, probes = self._options.t_prime_tokens, self._options.probes
-        reaches_t_prime = int(t_prime / max(1.0, len(index.tokens.codes) / centroids))
+        reaches_t_prime = int(t_prime / max(1.0, index.tokens / centroids))
         while True:
             bound = min(centroids, max(probes, reaches_t_prime, 1))
             picks = self._kernels.select(self._scores, index.sizes, probes, bound, t_prime)
-            documents, sums = self._kernels.accumulate(self._scores, picks, index.postings, mask, index.scratch())
+            documents, sums = self._candidates(picks, mask)
             if len(documents) >= wanted or probes >= centroids:
                 return documents, sums, int(picks.floors.sum())
             probes, t_prime = min(centroids, probes * 4), t_prime * 4
 
+    def _candidates(self, picks: Picks, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Documents of all parts that the picks name, and their sums."""
+        found, starts = [], self._index.starts
+        for number, part in enumerate(self._index.parts):
+            own = None if mask is None else mask[starts[number] : starts[number + 1]]
+            documents, sums = self._kernels.accumulate(self._scores, picks, part.postings, own, part.scratch())
+            found.append((documents + np.int32(starts[number]) if number else documents, sums))
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate([documents for documents, _ in found]), np.concatenate([sums for _, sums in found])
+
     def _reranked(self, documents: np.ndarray, k: int) -> Ranked:
         """Exact scores of the codes; of the best of these, scores of the int8 vectors."""
         scores, _ = self._by_codes(documents, evidence=False)
-        rows, refined = self._index.rows, self._options.refine_documents
-        if not refined or rows is None:
+        refined = self._options.refine_documents
+        if not refined or any(part.rows is None for part in self._index.parts):
             return top(documents, scores, k)
         finalists = top(documents, scores, max(k, refined)).documents
         rounded, unit = coding.to_int8(self._query)
-        return top(finalists, self._kernels.scan(rows, rounded, unit, finalists)[0], k)
 
-    def _with_evidence(self, ranked: Ranked) -> Ranked:
-        return Ranked(ranked.documents, ranked.scores, self._by_codes(ranked.documents, evidence=True)[1])
+        def scanned(part: CodedPart, own: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            return self._kernels.scan(part.rows, rounded, unit, own) if part.rows else (np.empty(0), None)
+
+        return top(finalists, self._index.over_parts(finalists, scanned)[0], k)
 
     def _by_codes(self, documents: np.ndarray, *, evidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
         units = self._unit, self._residual_unit
-        tokens = self._index.tokens
-        return self._kernels.rerank(self._scores, self._residual_query, units, documents, tokens, evidence=evidence)
+
+        def reranked(part: CodedPart, own: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+            kernel = self._kernels.rerank
+            return kernel(self._scores, self._residual_query, units, own, part.tokens, evidence=evidence)
+
+        return self._index.over_parts(documents, reranked)

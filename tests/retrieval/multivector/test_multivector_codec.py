@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ctxkit.protocols import Vectors
 from ctxkit.retrieval.multivector import BuildOptions, MultiVectorEngine, codec
-from ctxkit.retrieval.multivector.clustering import cluster, default_centroids, nearest
+from ctxkit.retrieval.multivector.clustering import SHARED, assigned, cluster, default_centroids, nearest
 from ctxkit_kernels import best_kernels
 
 quick = settings(max_examples=40, deadline=None)
@@ -44,8 +44,8 @@ def test_decoded_vectors_keep_their_length_and_lose_no_more_than_their_bits(seed
     engine = MultiVectorEngine.build(Vectors(values, offsets), None, build)
     decoded = np.concatenate([engine.decoded(document) for document in range(100)])
     np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), np.linalg.norm(values, axis=1), rtol=2e-3)
-    part = engine._part
-    near = part.centroids[part.tokens.codes, :dims] * part.codec.unit
+    codebook, (part,) = engine._part.codebook, engine._part.parts
+    near = codebook.centroids[part.tokens.codes, :dims] * codebook.codec.unit
     share = ((values - decoded) ** 2).sum() / ((values - near) ** 2).sum()
     assert share < {2: 0.25, 4: 0.025}[bits]  # of the residual's energy; a normal one loses 0.118 and 0.0095
 
@@ -86,6 +86,19 @@ def test_token_aware_clusters_hold_one_token_each_where_it_is_frequent() -> None
     made = cluster(rng.standard_normal((1200, 16)).astype(np.float32), ids, 60)
     owners = [set(ids[made.codes == code]) for code in range(len(made.rows))]
     assert all(len(owner) <= 1 for owner in owners)
+    assert all(owner <= {made.groups[code]} for code, owner in enumerate(owners))
+
+
+def test_later_tokens_go_to_the_nearest_centroid_of_their_id_and_unknown_ids_to_a_shared_one() -> None:
+    rng = np.random.default_rng(0)
+    ids = np.concatenate([np.repeat([3, 9, 27], 400), np.arange(100, 140)])
+    made = cluster(rng.standard_normal((1240, 16)).astype(np.float32), ids, 60)
+    values, later = rng.standard_normal((50, 16)).astype(np.float32), rng.choice([3, 27, 500], 50)
+    codes = assigned(values, later, made.rows, made.groups)
+    for value, id_, code in zip(values, later, codes, strict=True):
+        own = np.flatnonzero(made.groups == (SHARED if id_ == 500 else id_))
+        assert code == own[((made.rows[own] - value) ** 2).sum(axis=1).argmin()]
+    np.testing.assert_array_equal(assigned(values, None, made.rows, made.groups), nearest(values, made.rows))
 
 
 def test_nearest_is_the_least_distance() -> None:
