@@ -9,7 +9,7 @@ the budget is the whole text that `ctxkit pack` prints, citation numbers and tit
 `ctxkit` is the product as the command line has it: `ctxkit index`, then `ctxkit pack` (passages cut at 200 encoder
 tokens); `ctxkit whole` is the same over uncut passages. The other rows are the usual way: whole passages of one
 ranking, best first, until the next does not fit, counted bare, without number and title, which favours them. `fusion`
-is our score fusion, `rrf` reciprocal rank fusion of bm25s and MiniLM.
+is our score fusion, `rrf` reciprocal rank fusion of BM25 and MiniLM.
 """
 
 from __future__ import annotations

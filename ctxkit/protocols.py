@@ -292,6 +292,19 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """Which token of a chunk answered a token of the query best: its half-open byte span in the chunk's text.
+
+    asked: the query's token as text. similarity: the inner product of both vectors.
+    """
+
+    start: int
+    end: int
+    asked: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """Where one retrieval method put a hit: its name, the rank (from 1) and that method's own score."""
 

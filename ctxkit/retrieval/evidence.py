@@ -1,11 +1,11 @@
-"""Evidence without token vectors: the sentences of a chunk that share words with the query."""
+"""Evidence: the sentences of a chunk that answer the query, by its tokens' vectors or by its words."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ctxkit.protocols import Evidence
+from ctxkit.protocols import Evidence, Match
 from ctxkit.retrieval.terms import terms
 
 _SENTENCE = re.compile(r"\S.*?(?:[.!?]+[\"'”’)\]]*(?=\s|$)|(?=\n)|$)", re.DOTALL)
@@ -23,6 +23,20 @@ def lexical_evidence(query: str, text: str, *, limit: int = 3) -> tuple[Evidence
         for start, end, sentence in _sentences(text)
         if (common := wanted.intersection(terms(sentence)))
     ]
+    return tuple(sorted(found, key=lambda span: (-span.score, span.start))[:limit])
+
+
+def token_evidence(matches: Sequence[Match], text: str, *, limit: int = 3) -> tuple[Evidence, ...]:
+    """Byte spans of the sentences (or lines) of `text` that hold the matches, those with most of them first.
+
+    The score of a span is its share of the sum of all similarities, in (0, 1]; equal scores stay in text order.
+    """
+    total = sum(max(match.similarity, 0.0) for match in matches)
+    found = []
+    for start, end, _ in _sentences(text):
+        held = sum(max(match.similarity, 0.0) for match in matches if start <= match.start < end)
+        if held > 0:
+            found.append(Evidence(start, end, held / total))
     return tuple(sorted(found, key=lambda span: (-span.score, span.start))[:limit])
 
 

@@ -24,6 +24,10 @@ class Run:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def first(self, count: int) -> Run:
+        """The `count` best."""
+        return Run(self.positions[:count], self.scores[:count])
+
     @classmethod
     def empty(cls) -> Run:
         return cls(np.zeros(0, np.int64), np.zeros(0, np.float64))
@@ -31,11 +35,16 @@ class Run:
 
 def best(positions: np.ndarray, scores: np.ndarray, depth: int) -> Run:
     """The `depth` best, ties by the lower position. Linear in the number of scores."""
+    return best_and_ties(positions, scores, depth).first(depth)
+
+
+def best_and_ties(positions: np.ndarray, scores: np.ndarray, depth: int) -> Run:
+    """The `depth` best, at least 1, and all that tie with the last of them, so that a caller can order the ties."""
     if depth < len(scores):
         bound = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         kept = scores >= bound
         positions, scores = positions[kept], scores[kept]
-    order = np.lexsort((positions, -scores))[:depth]
+    order = np.lexsort((positions, -scores))
     return Run(positions[order].astype(np.int64), scores[order])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ctxkit.context.part import Part
 from ctxkit.documents.chunk import Chunk
-from ctxkit.protocols import Evidence, Ranking
+from ctxkit.protocols import Evidence, Match, Ranking
 
 _SHOWN_CHARACTERS = 60
 
@@ -22,6 +22,8 @@ class Hit:
     relevance: estimated probability that the chunk holds the answer, in [0, 1]; falls strictly with the rank.
     rankings: where each retrieval method put the chunk; a method that did not find it among its first is absent.
     evidence: byte spans of `chunk.text` (UTF-8) that match the query, best first.
+    matches: which token of the text answered which token of the query, in the query's order; for indexes of one vector
+        per token whose encoder says where its tokens stand.
     """
 
     chunk: Chunk
@@ -30,6 +32,7 @@ class Hit:
     relevance: float
     rankings: tuple[Ranking, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    matches: tuple[Match, ...] = ()
 
     def as_part(self, **overrides: Any) -> Part:
         """The hit as a passage for `fit`; any field of Part can be overridden."""
@@ -61,6 +64,7 @@ class Hit:
             "relevance": self.relevance,
             "rankings": [asdict(ranking) for ranking in self.rankings],
             "evidence": [asdict(span) for span in self.evidence],
+            "matches": [asdict(match) for match in self.matches],
         }
 
     def __repr__(self) -> str:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-
-import numpy as np
+from typing import TypeVar
 
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexNotFound
-from ctxkit.protocols import Encoder
+from ctxkit.protocols import Encoder, Vectors
+from ctxkit.retrieval import filters
+from ctxkit.retrieval.document_text import document_text, text_key
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
+from ctxkit.retrieval.engines.choose import EngineOptions
+from ctxkit.retrieval.filters import Where
 from ctxkit.retrieval.fusion import Fusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
+from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
 from ctxkit.retrieval.search import MODES, Mode, Request, answer
-from ctxkit.retrieval.segments import SegmentGone
-from ctxkit.retrieval.snapshot import Snapshot, chunk_by_id
-from ctxkit.retrieval.store import FORMAT_VERSION, Store, generation
-from ctxkit.retrieval.writer import Writer, row_counts
+from ctxkit.retrieval.snapshot import Snapshot
+from ctxkit.retrieval.storage.array_file import FileGone
+from ctxkit.retrieval.storage.chunk_rows import chunk_by_id
+from ctxkit.retrieval.storage.settings import ENGINES, EncoderIdentity, EngineName, EngineSettings, Settings
+from ctxkit.retrieval.storage.state import State
+from ctxkit.retrieval.storage.store import FORMAT_VERSION, Store
+from ctxkit.retrieval.storage.vector_writer import row_counts
+from ctxkit.retrieval.storage.vectors import PART, files_of
+from ctxkit.retrieval.storage.writer import Writer
 
 _ENCODED_AT_ONCE = 4096  # texts; bounds the memory that new vectors take
 _OPENING_ATTEMPTS = 5
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +49,21 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """What an index holds. `dead_rows` of `vector_rows` belong to no chunk any more; `disk_bytes` is all its files."""
+    """What an index holds.
+
+    vector_rows: of them `dead_rows` belong to no chunk any more, and `coded_rows` are coded. disk_bytes: all its files.
+    """
 
     path: str
     chunks: int
     sources: int
     vector_rows: int
     dead_rows: int
-    segments: int
+    coded_rows: int
+    files: int
     disk_bytes: int
     encoder: str
+    engine: str
     multi_vector: bool
     generation: int
     format_version: int
@@ -61,11 +76,18 @@ class Index:
     processes may read while one writes; a search sees every write that was acknowledged before it began, whole.
     """
 
-    def __init__(self, store: Store, encoder: Encoder | None, fusion: Fusion | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder | None,
+        fusion: Fusion | None = None,
+        options: EngineOptions = EngineOptions(),  # noqa: B008 - frozen
+    ) -> None:
         self._store = store
         self._encoder = encoder
         self._fusion = fusion or ScoreFusion()
-        self._snapshot: Snapshot | None = None
+        self._options = options
+        self._snapshot = Snapshot(store, options)
         self._making = threading.Lock()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
@@ -77,6 +99,11 @@ class Index:
         encoder: Encoder | None = None,
         create: bool = False,
         fusion: Fusion | None = None,
+        engine: EngineName | None = None,
+        build: BuildOptions | None = None,
+        search: SearchOptions | None = None,
+        device: str | None = None,
+        verify: bool = True,
     ) -> Index:
         """Open the index in the folder `path`.
 
@@ -84,30 +111,51 @@ class Index:
             built when first needed: an index that is only listed or searched lexically loads no model.
         create: make an empty index where there is none.
         fusion: how hybrid search joins its methods; None for the default.
+        engine: what searches the vectors, chosen when the index is made: None or "auto" for what suits the encoder,
+            "exact", or by name. For one vector per text "flat", "ivf", "hnsw"; for one per token "multivector".
+        build: how token vectors are coded; chosen when the index is made. search: how far a search of them looks.
+        device: where faiss searches: "cpu", "cuda", None for what is there.
+        verify: compare the checksum of every vector file before it is searched, which reads each once.
 
-        Raises IndexNotFound (none there, not `create`), IndexMismatch (another encoder or format) and StoreError
-        (damaged).
+        Raises IndexNotFound (none there, not `create`), IndexMismatch (another encoder, engine or format), ValueError
+        (no such engine) and StoreError (damaged).
         """
         folder = Path(path)
+        wanted = EngineSettings(engine or "auto", build or EngineSettings().build)
+        if engine is not None and engine not in ENGINES:
+            raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}")
         try:
-            store = Store.open(folder)
+            store = Store.open(folder, verify=verify)
         except IndexNotFound:
             if not create:
                 raise
-            store = Store.create(folder, encoder or SentenceTransformerEncoder())
-        if encoder is not None:
-            try:
-                store.identity.check(encoder, str(folder))
-            except BaseException:
-                store.close()
-                raise
-        return cls(store, encoder, fusion)
+            identity = EncoderIdentity.of(encoder or SentenceTransformerEncoder())
+            wanted.check(multi_vector=identity.multi_vector)
+            store = Store.create(folder, Settings(identity, wanted), verify=verify)
+        try:
+            if encoder is not None:
+                store.settings.encoder.check(encoder, str(folder))
+            store.settings.engine.check_same(engine, build, str(folder))
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, encoder, fusion, EngineOptions(search or SearchOptions(), device))
 
     @classmethod
-    def in_memory(cls, *, encoder: Encoder | None = None, fusion: Fusion | None = None) -> Index:
+    def in_memory(
+        cls,
+        *,
+        encoder: Encoder | None = None,
+        fusion: Fusion | None = None,
+        engine: EngineName | None = None,
+        build: BuildOptions | None = None,
+        search: SearchOptions | None = None,
+    ) -> Index:
         """An index for this process only, in a temporary folder that `close` deletes."""
         temporary = tempfile.TemporaryDirectory(prefix="ctxkit-index-")
-        index = cls.open(temporary.name, encoder=encoder, create=True, fusion=fusion)
+        index = cls.open(
+            temporary.name, encoder=encoder, create=True, fusion=fusion, engine=engine, build=build, search=search
+        )
         index._temporary = temporary
         return index
 
@@ -121,7 +169,7 @@ class Index:
         """What makes the vectors; built now if it was not yet. Raises IndexMismatch if it has changed since."""
         with self._making:
             if self._encoder is None:
-                made_by = self._store.identity
+                made_by = self._store.settings.encoder
                 encoder = encoder_from(made_by.class_name, made_by.name, multi_vector=made_by.multi_vector)
                 made_by.check(encoder, str(self.path))
                 self._encoder = encoder
@@ -171,8 +219,16 @@ class Index:
         with self._store.writing() as writer:
             removed = sum(writer.drop_source(source) for source in set(sources or ()))
             removed += writer.drop_chunks(ids or ())
-            writer.compact_if_sparse()
             return Change(removed=removed)
+
+    def compact(self) -> None:
+        """Give back the room of all that was deleted; what is coded is joined. Also happens by itself, in time."""
+        with self._store.writing() as writer:
+            writer.compact()
+
+    def verify(self) -> None:
+        """Read everything and compare every checksum. Raises StoreError that names the damaged file."""
+        self._store.verify()
 
     def sources(self) -> dict[str, str]:
         """Indexed sources and the content hash each was indexed at ('' for those that only `add` brought)."""
@@ -190,41 +246,42 @@ class Index:
         k: int = 10,
         *,
         mode: Mode = "hybrid",
-        where: Callable[[Chunk], bool] | None = None,
+        where: Where | None = None,
         sources: Sequence[str] | None = None,
     ) -> list[Hit]:
         """The `k` best chunks for `query`, best first; equal scores in order of chunk id.
 
         mode: "dense" compares vectors, "lexical" words, "hybrid" fuses both. Lexical search finds only chunks that
             share a word with the query; the others rank every chunk, so that k hits come back where k are allowed.
-        where: keeps a chunk if it returns True. Exact: filtering comes before ranking.
+        where: values that a chunk's metadata must have: {"lang": "en", "year": {">=": 2020}, "tag": ["a", "b"]}
+            (`source`, `id` and `page` are known too), or a function that keeps a chunk if it returns True, which is
+            asked for every chunk. Exact: filtering comes before ranking.
         sources: glob patterns; keeps chunks whose source fits one (`*` also crosses slashes).
 
-        Raises ValueError for k below 1 or an unknown mode.
+        Raises ValueError for k below 1, an unknown mode or a malformed `where`.
         """
         if k < 1:
             raise ValueError(f"`k` must be at least 1, got {k!r}")
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
         _refuse_str("sources", sources)
-        vector = None if mode == "lexical" or not len(self) else self._encode_query(query)
-        request = Request(query, vector, k, mode, where, sources)
-        for _ in range(_OPENING_ATTEMPTS):
-            known = self._generation()
-            try:
-                return self._search(request)
-            except SegmentGone:  # a writer joined or compacted segments while they were being opened
-                self._snapshot = None
-                if self._generation() == known:
-                    raise
-        return self._search(request)
+        if isinstance(where, Mapping):
+            filters.checked(where)
+        vectors = None if mode == "lexical" or not len(self) else self.encoder.encode_queries([query])
+        request = Request(query, vectors, k, mode, where, sources)
+        return self._with_snapshot(lambda snapshot: answer(snapshot, request, self._fusion))
+
+    def vectors_of(self, ids: Sequence[str]) -> Vectors:
+        """The vectors of chunks, as well as the index keeps them. Raises KeyError for an id that is not there."""
+        _refuse_str("ids", ids)
+        return self._with_snapshot(lambda snapshot: snapshot.vectors(snapshot.positions_of(ids)))
 
     def stats(self) -> IndexStats:
         """Counts and sizes."""
         with self._store.reading() as connection:
             total, dead = row_counts(connection)
             counts = [
-                connection.execute(f"SELECT COUNT(*) FROM {t}").fetchone()[0] for t in ("chunks", "sources", "segments")
+                connection.execute(f"SELECT COUNT(*) FROM {t}").fetchone()[0] for t in ("chunks", "sources", "files")
             ]
             return IndexStats(
                 path=str(self.path),
@@ -232,18 +289,20 @@ class Index:
                 sources=counts[1],
                 vector_rows=total,
                 dead_rows=dead,
-                segments=counts[2],
+                coded_rows=sum(file.rows for file in files_of(connection, PART)),
+                files=counts[2],
                 disk_bytes=self._store.bytes(),
-                encoder=self._store.identity.name,
-                multi_vector=self._store.identity.multi_vector,
-                generation=generation(connection),
+                encoder=self._store.settings.encoder.name,
+                engine=self._store.settings.engine.name,
+                multi_vector=self._store.settings.encoder.multi_vector,
+                generation=State.read(connection).generation,
                 format_version=FORMAT_VERSION,
             )
 
     def close(self) -> None:
         """Close the files; any later call raises StoreError. Closing twice is fine."""
         self._store.close()
-        self._snapshot = None
+        self._snapshot = Snapshot(self._store, self._options)
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -261,7 +320,7 @@ class Index:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Index({str(self.path)!r}, encoder={self._store.identity.name!r})"
+        return f"Index({str(self.path)!r}, encoder={self._store.settings.encoder.name!r})"
 
     def _put(self, writer: Writer, chunks: list[Chunk], progress: bool) -> Change:
         chunks = list({chunk.id: chunk for chunk in chunks}.values())
@@ -271,34 +330,30 @@ class Index:
             keys = missing[start : start + _ENCODED_AT_ONCE]
             writer.put_vectors(keys, self.encoder.encode_documents([texts[key] for key in keys], progress=progress))
         writer.put_chunks(chunks, [text_key(document_text(chunk)) for chunk in chunks])
-        writer.compact_if_sparse()
         return Change(added=len(chunks), encoded=len(missing))
 
-    def _encode_query(self, query: str) -> np.ndarray:
-        return self.encoder.encode_queries([query])[0]
-
-    def _search(self, request: Request) -> list[Hit]:
-        with self._store.reading() as connection:
-            return answer(self._current(connection), request, self._fusion)
-
-    def _current(self, connection: sqlite3.Connection) -> Snapshot:
-        if self._snapshot is None or self._snapshot.generation != generation(connection):
-            self._snapshot = Snapshot(self._store, connection)
-        return self._snapshot
+    def _with_snapshot(self, work: Callable[[Snapshot], Found]) -> Found:
+        """What `work` makes of the state that is committed now."""
+        for attempt in count(1):
+            with self._store.reading() as connection:
+                known = State.read(connection).generation
+                try:
+                    self._snapshot.refresh(connection)
+                    return work(self._snapshot)
+                except (KeyError, ValueError):
+                    raise
+                except BaseException as error:  # the snapshot may be half of this state and half of the one before
+                    self._snapshot = Snapshot(self._store, self._options)
+                    if not isinstance(error, FileGone) or attempt == _OPENING_ATTEMPTS:
+                        raise
+                    gone = error
+            if self._generation() == known:  # no writer retired the file while it was being opened: it is lost
+                raise gone
+        raise gone
 
     def _generation(self) -> int:
         with self._store.reading() as connection:
-            return generation(connection)
-
-
-def document_text(chunk: Chunk) -> str:
-    """What is encoded for a chunk: its headings, then its text."""
-    return "\n".join((" > ".join(chunk.title_path), chunk.text)) if chunk.title_path else chunk.text
-
-
-def text_key(text: str) -> str:
-    """Names a text by its content, so that equal texts share their vectors."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+            return State.read(connection).generation
 
 
 def _refuse_str(name: str, value: object) -> None:

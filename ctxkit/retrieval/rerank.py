@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ctxkit.errors import ModelError
 from ctxkit.protocols import Encoder, Ranking
-from ctxkit.retrieval.encoders.loading import load_model, needed
+from ctxkit.retrieval.document_text import document_text
+from ctxkit.retrieval.encoders.loading import LazyModel, load_model, needed
 from ctxkit.retrieval.hit import Hit
-from ctxkit.retrieval.index import document_text
 
 SEARCH = "search"
 """The method under which a hit that was reranked remembers the rank and score that its search gave it."""
@@ -61,7 +59,7 @@ def reranked(hits: Sequence[Hit], query: str, reranker: Reranker, k: int | None 
     ]
 
 
-class CrossEncoderReranker:
+class CrossEncoderReranker(LazyModel):
     """A model of sentence-transformers' `CrossEncoder` that reads query and text together (arXiv 1901.04085).
 
     name_or_path: a local folder or a hub id.
@@ -75,19 +73,6 @@ class CrossEncoderReranker:
     ModelNotFound where the model cannot be had, ModelError where it gives more than one score per pair.
     """
 
-    def __init__(self, name_or_path: str | Path, device: str | None = None, batch_size: int = 32) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size!r}")
-        self._name = str(name_or_path)
-        self._device = device
-        self._batch_size = batch_size
-        self._loading = threading.Lock()
-        self._loaded: Any = None
-
-    @property
-    def name(self) -> str:
-        return self._name
-
     def scores(self, query: str, texts: Sequence[str]) -> list[float]:
         """The logit of each (query, text)."""
         if not texts:
@@ -100,15 +85,11 @@ class CrossEncoderReranker:
         )
         return np.asarray(logits, np.float64).tolist()
 
-    @property
-    def _model(self) -> Any:
-        with self._loading:
-            if self._loaded is None:
-                model = load_model("CrossEncoder", self._name, self._device)
-                if model.num_labels != 1:
-                    raise ModelError(f"{self._name!r} gives {model.num_labels} scores per pair; a reranker gives one")
-                self._loaded = model
-            return self._loaded
+    def _load(self) -> Any:
+        model = load_model("CrossEncoder", self._name, self._device)
+        if model.num_labels != 1:
+            raise ModelError(f"{self._name!r} gives {model.num_labels} scores per pair; a reranker gives one")
+        return model
 
 
 class MaxSimReranker:

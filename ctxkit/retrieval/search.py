@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-
-from ctxkit.documents.chunk import Chunk
-from ctxkit.protocols import Ranking
-from ctxkit.retrieval.evidence import lexical_evidence
+from ctxkit.protocols import Match, Ranking, Vectors
+from ctxkit.retrieval.evidence import lexical_evidence, token_evidence
+from ctxkit.retrieval.filters import Where
 from ctxkit.retrieval.fusion import Fusion, Run
 from ctxkit.retrieval.hit import Hit
+from ctxkit.retrieval.matches import matches_of
 from ctxkit.retrieval.relevance import relevances
 from ctxkit.retrieval.snapshot import Snapshot
 
@@ -22,13 +21,13 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One search, as `Index.search` takes it. `vector`: float32 [query rows, dims], None for lexical search."""
+    """One search, as `Index.search` takes it. `vectors`: of the query alone, None for lexical search."""
 
     query: str
-    vector: np.ndarray | None
+    vectors: Vectors | None
     k: int
     mode: Mode
-    where: Callable[[Chunk], bool] | None = None
+    where: Where | None = None
     sources: Sequence[str] | None = None
 
 
@@ -37,6 +36,7 @@ def answer(snapshot: Snapshot, request: Request, fusion: Fusion) -> list[Hit]:
     runs = _runs(snapshot, request, fusion.depth)
     if request.mode == "hybrid":
         final, kind = fusion.fuse(runs), fusion.kind
+        final = snapshot.ordered(final, len(final))
     else:
         final, kind = runs.get(request.mode, Run.empty()), request.mode
     return _hits(snapshot, request, final, runs, relevances(final, kind))
@@ -49,10 +49,10 @@ def _runs(snapshot: Snapshot, request: Request, depth: int) -> dict[str, Run]:
     allowed = snapshot.allowed(request.where, request.sources)
     depth = max(request.k, depth)
     runs: dict[str, Run] = {}
-    if request.vector is not None:
-        runs["dense"] = snapshot.dense.search(request.vector, depth, allowed)
+    if request.vectors is not None:
+        runs["dense"] = snapshot.ordered(snapshot.view.search(request.vectors[0], depth, allowed), depth)
     if request.mode != "dense":
-        runs["lexical"] = snapshot.lexical.search(request.query, depth, allowed)
+        runs["lexical"] = snapshot.ordered(snapshot.lexical.search(request.query, depth, allowed), depth)
     return runs
 
 
@@ -60,14 +60,20 @@ def _hits(
     snapshot: Snapshot, request: Request, final: Run, runs: Mapping[str, Run], probabilities: Sequence[float]
 ) -> list[Hit]:
     places = {method: {p: i for i, p in enumerate(run.positions.tolist())} for method, run in runs.items()}
+    chosen = final.first(request.k)
+    chunks = snapshot.chunks(chosen.positions.tolist())
+    matches: list[tuple[Match, ...]] = [()] * len(chunks)
+    if request.vectors is not None and snapshot.multi_vector and chunks:
+        vectors, spans = snapshot.vectors(chosen.positions), snapshot.spans(chosen.positions)
+        matches = matches_of(request.query, request.vectors, chunks, vectors, spans)
     hits = []
-    for at, position in enumerate(final.positions[: request.k].tolist()):
-        chunk = snapshot.chunk(position)
+    for at, (position, chunk) in enumerate(zip(chosen.positions.tolist(), chunks, strict=True)):
         rankings = tuple(
             Ranking(method, place[position] + 1, float(runs[method].scores[place[position]]))
             for method, place in places.items()
             if position in place
         )
-        evidence = lexical_evidence(request.query, chunk.text)
-        hits.append(Hit(chunk, at + 1, float(final.scores[at]), probabilities[at], rankings, evidence))
+        own = matches[at]
+        evidence = token_evidence(own, chunk.text) if own else lexical_evidence(request.query, chunk.text)
+        hits.append(Hit(chunk, at + 1, float(chosen.scores[at]), probabilities[at], rankings, evidence, matches[at]))
     return hits

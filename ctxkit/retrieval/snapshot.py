@@ -1,118 +1,163 @@
-"""Snapshot: one generation of an index in memory, as far as searches have needed it."""
+"""Snapshot: what searches need of an index in memory, kept up with its writes."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import StoreError
-from ctxkit.retrieval.dense import DenseEngine, RaggedRows, engine_for
+from ctxkit.protocols import Vectors
+from ctxkit.retrieval.catalog import Catalog, changed_since
+from ctxkit.retrieval.engines.choose import EngineOptions
+from ctxkit.retrieval.filters import Bitmaps, Where, key_of, slots_where
+from ctxkit.retrieval.fusion import Run
 from ctxkit.retrieval.lexical import LexicalIndex
-from ctxkit.retrieval.store import Store, generation
+from ctxkit.retrieval.storage.chunk_rows import chunk_of, chunks_by_slot
+from ctxkit.retrieval.storage.state import State
+from ctxkit.retrieval.storage.store import Store
+from ctxkit.retrieval.storage.tables import CHUNKS, rows
+from ctxkit.retrieval.storage.vectors import spans_of
+from ctxkit.retrieval.vector_view import VectorView
 
-_COLUMNS = "id, source, text, title_path, start_line, end_line, start_byte, end_byte, page, metadata"
+_CROWDED = 1024  # places of chunks that are gone, and more than those of chunks that are there: read all anew
 
 
 class Snapshot:
-    """Positions 0..n-1 are the chunks of one generation, in order of their ids.
+    """One generation of an index. `refresh` takes in what was written since, and costs what that is.
 
-    Everything but ids and sources is read when first asked for. Ask inside `store.reading()` of the same generation.
+    Words and vectors are read when first searched. Ask inside `store.reading()`, after `refresh`.
     """
 
-    def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
-        self.generation = generation(connection)
+    def __init__(self, store: Store, options: EngineOptions) -> None:
         self._store = store
-        self._connection = connection
-        rows = connection.execute("SELECT id, source, key FROM chunks ORDER BY id").fetchall()
-        self.ids = [id_ for id_, _, _ in rows]
-        self.sources = [source for _, source, _ in rows]
-        self._keys = [key for _, _, key in rows]
+        self._options = options
+        self._forget()
+
+    def _forget(self) -> None:
+        self.generation = 0
+        self.catalog = Catalog()
+        self._lexical: LexicalIndex | None = None
+        self._view: VectorView | None = None
+        self._bitmaps = Bitmaps()
+        self._chunks: list[Chunk | None] = []
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """Chunks that are there."""
+        return self.catalog.live_chunks
 
-    def chunk(self, position: int) -> Chunk:
-        """The chunk at `position`."""
-        if "chunks" in self.__dict__:
-            return self.chunks[position]
-        found = chunk_by_id(self._connection, self.ids[position])
-        if found is None:
-            raise StoreError(f"{self._store.folder}: chunk {self.ids[position]!r} is gone from the index")
-        return found
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Become the snapshot of the state that `connection` sees."""
+        self._connection = connection
+        state = State.read(connection)
+        if state.generation == self.generation:
+            return
+        gone = len(self.catalog) - len(self)
+        if state.floor > self.generation or state.generation < self.generation or gone > max(_CROWDED, len(self)):
+            self._forget()
+        new, deleted = changed_since(connection, self.generation)
+        terms = self.catalog.add(new)
+        removed = self.catalog.remove(deleted)
+        if self._lexical is not None:
+            self._lexical.add(terms)
+            self._lexical.remove(removed)
+        if self._view is not None and self._view.epoch != state.epoch:
+            self._view = None
+        if self._view is not None:
+            self._view.refresh(connection, self.catalog, removed)
+        self.generation = state.generation
 
-    @cached_property
-    def chunks(self) -> list[Chunk]:
-        """All chunks, by position."""
-        return [_chunk(row) for row in self._connection.execute(f"SELECT {_COLUMNS} FROM chunks ORDER BY id")]
-
-    @cached_property
-    def dense(self) -> DenseEngine:
-        """Searches the vectors."""
-        return engine_for(self._ragged_rows(), multi_vector=self._store.identity.multi_vector)
-
-    @cached_property
+    @property
     def lexical(self) -> LexicalIndex:
-        """Searches the words of titles and texts."""
-        rows = self._connection.execute("SELECT terms FROM chunks ORDER BY id")
-        return LexicalIndex([words.split(" ") if words else [] for (words,) in rows])
+        """Searches the words of titles and texts, by position."""
+        if self._lexical is None:
+            self._lexical = LexicalIndex()
+            terms: list[list[str]] = [[] for _ in range(len(self.catalog))]
+            slots = self.catalog.slots
+            for slot, words in self._connection.execute("SELECT slot, terms FROM chunks ORDER BY slot"):
+                terms[int(np.searchsorted(slots, slot))] = words.split(" ") if words else []
+            self._lexical.add(terms)
+            self._lexical.remove(np.flatnonzero(~self.catalog.live))
+        return self._lexical
 
-    def allowed(self, where: Callable[[Chunk], bool] | None, sources: Sequence[str] | None) -> np.ndarray | None:
-        """Which positions pass both filters, bool [n]; None where there is no filter."""
+    @property
+    def view(self) -> VectorView:
+        """Searches the vectors, by position."""
+        if self._view is None:
+            epoch = State.read(self._connection).epoch
+            self._view = VectorView(self._store, self._connection, epoch, self._options)
+            self._view.refresh(self._connection, self.catalog, np.zeros(0, np.int64))
+        return self._view
+
+    def chunks(self, positions: Sequence[int]) -> list[Chunk]:
+        """The chunks at these positions."""
+        slots = [int(self.catalog.slots[position]) for position in positions]
+        found = chunks_by_slot(self._connection, slots)
+        if len(found) < len(set(slots)):
+            lost = next(slot for slot in slots if slot not in found)
+            raise StoreError(f"{self._store.folder}: chunk {lost} is gone from the index. Index the folder again")
+        return [found[slot] for slot in slots]
+
+    def positions_of(self, ids: Sequence[str]) -> np.ndarray:
+        """Positions of living chunks by their ids; KeyError for one that is not there."""
+        query = "SELECT slot FROM chunks WHERE id = ?"
+        slots = [self._connection.execute(query, (id_,)).fetchone() for id_ in ids]
+        missing = [id_ for id_, slot in zip(ids, slots, strict=True) if slot is None]
+        if missing:
+            raise KeyError(missing[0])
+        return np.searchsorted(self.catalog.slots, np.array([slot[0] for slot in slots], np.int64))
+
+    def vectors(self, positions: np.ndarray) -> Vectors:
+        """The vectors of chunks, as well as the index knows them."""
+        return self.view.vectors(positions)
+
+    def spans(self, positions: np.ndarray) -> list[np.ndarray | None]:
+        """Where the rows of chunks stand in what was indexed of them, int64 [rows, 2] each, where that is known."""
+        return [spans_of(self._connection, number) for number in self.catalog.documents[positions].tolist()]
+
+    @property
+    def multi_vector(self) -> bool:
+        return self._store.settings.encoder.multi_vector
+
+    def allowed(self, where: Where | None, sources: Sequence[str] | None) -> np.ndarray | None:
+        """Which living positions pass both filters, bool [len(catalog)]; None where there is no filter."""
         if where is None and sources is None:
             return None
-        mask = np.ones(len(self), bool)
+        mask, length = self.catalog.live.copy(), len(self.catalog)
         if sources is not None:
-            fitting = {name for name in set(self.sources) if any(fnmatchcase(name, glob) for glob in sources)}
-            mask &= np.fromiter((name in fitting for name in self.sources), bool, len(self))
-        if where is not None:
-            for position in np.flatnonzero(mask).tolist():
-                mask[position] = bool(where(self.chunks[position]))
+            globs = tuple(sources)
+            mask &= self._bitmaps.get(f"sources {globs!r}", length, partial(self.catalog.of_sources, globs))
+        if isinstance(where, Mapping):
+            mask &= self._bitmaps.get(f"where {key_of(where)}", length, partial(self._where, where))
+        elif where is not None:
+            self._filter(mask, where)
         return mask
 
-    def _ragged_rows(self) -> RaggedRows:
-        spans = {key: span for key, *span in self._connection.execute("SELECT key, segment, row, rows FROM vectors")}
-        try:
-            table = np.array([spans[key] for key in self._keys], np.int64).reshape(-1, 3)
-        except KeyError as error:
-            raise StoreError(f"{self._store.folder}: a chunk has no vectors. Index the folder again") from error
-        segments = self._connection.execute("SELECT id, name, rows FROM segments").fetchall()
-        mapped = {id_: self._store.segments.open(name, rows) for id_, name, rows in segments}
-        _check_spans(table, mapped)
-        return RaggedRows(mapped, *table.T)
+    def _where(self, where: Mapping[str, object], first: int) -> np.ndarray:
+        """bool, of each position from `first` on whether it meets the conditions."""
+        slots = self.catalog.slots
+        after = int(slots[first - 1]) if first else 0
+        found = np.zeros(len(slots) - first, bool)
+        found[np.searchsorted(slots, slots_where(self._connection, where, after)) - first] = True
+        return found
 
+    def _filter(self, mask: np.ndarray, where: Callable[[Chunk], bool]) -> None:
+        known = len(self._chunks)
+        self._chunks += [None] * (len(self.catalog) - known)
+        after = int(self.catalog.slots[known - 1]) if known else 0
+        for row in rows(self._connection, CHUNKS, "WHERE slot > ? ORDER BY slot", (after,)):
+            self._chunks[int(np.searchsorted(self.catalog.slots, int(row[0] or 0)))] = chunk_of(row)
+        for position in np.flatnonzero(mask).tolist():
+            chunk = self._chunks[position]
+            mask[position] = chunk is not None and bool(where(chunk))
 
-def chunk_by_id(connection: sqlite3.Connection, id_: str) -> Chunk | None:
-    """The chunk of that id, None where there is none."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM chunks WHERE id = ?", (id_,)).fetchone()
-    return None if row is None else _chunk(row)
-
-
-def _chunk(row: tuple[Any, ...]) -> Chunk:
-    id_, source, text, title_path, start_line, end_line, start_byte, end_byte, page, metadata = row
-    return Chunk(
-        id=id_,
-        source=source,
-        text=text,
-        title_path=tuple(json.loads(title_path)),
-        start_line=start_line,
-        end_line=end_line,
-        start_byte=start_byte,
-        end_byte=end_byte,
-        page=page,
-        metadata=json.loads(metadata),
-    )
-
-
-def _check_spans(table: np.ndarray, mapped: dict[int, np.ndarray]) -> None:
-    """Raise StoreError if a span of `table` (segment, row, rows) lies outside its segment."""
-    for segment in np.unique(table[:, 0]).tolist():
-        spans = table[table[:, 0] == segment]
-        if segment not in mapped or (spans[:, 1] + spans[:, 2]).max() > len(mapped[segment]):
-            raise StoreError(f"vector file {segment:08d}.npy is shorter than the index says. Index the folder again")
+    def ordered(self, run: Run, depth: int) -> Run:
+        """The best `depth` of a run that holds all ties; equal scores in order of chunk id."""
+        if len(run) and (run.scores[1:] == run.scores[:-1]).any():
+            ids = self.catalog.ids
+            order = sorted(range(len(run)), key=lambda i: (-run.scores[i], ids[run.positions[i]]))
+            run = Run(run.positions[order], run.scores[order])
+        return run.first(depth)

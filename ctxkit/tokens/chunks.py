@@ -8,10 +8,10 @@ tokenised.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Iterator
-from threading import Lock
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from ctxkit.tokens.cache import TextCache
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -27,31 +27,25 @@ class ChunkEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._chunks: OrderedDict[str, Encoded] = OrderedDict()
-        self._chars = 0
-        self._lock = Lock()
+        self._encoded = TextCache(self._encode_all, _MAX_CHARS)
         added = tokenizer.get_added_tokens_decoder().values()
         names = sorted((token.content for token in added if _separates(token)), key=lambda name: (-len(name), name))
         self._start = re.compile("|".join(map(re.escape, names))) if names else None
 
     def encode(self, text: str) -> Encoded:
         chunks = list(self._split(text))
-        with self._lock:
-            known = {chunk: self._chunks[chunk] for chunk in chunks if chunk in self._chunks}
-        new = [chunk for chunk in dict.fromkeys(chunks) if chunk not in known]
-        encodings = self._tokenizer.encode_batch(new, add_special_tokens=False) if new else []
-        for chunk, encoding in zip(new, encodings, strict=True):
-            known[chunk] = (encoding.ids, [start for start, _ in encoding.offsets])
-        self._remember(known)
         ids: list[int] = []
         starts: list[int] = []
         at = 0
-        for chunk in chunks:
-            chunk_ids, chunk_starts = known[chunk]
+        for chunk, (chunk_ids, chunk_starts) in zip(chunks, self._encoded(chunks), strict=True):
             ids += chunk_ids
             starts += [at + start for start in chunk_starts]
             at += len(chunk)
         return ids, starts
+
+    def _encode_all(self, chunks: Sequence[str]) -> list[Encoded]:
+        encodings = self._tokenizer.encode_batch(list(chunks), add_special_tokens=False)
+        return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
 
     def _split(self, text: str) -> Iterator[str]:
         """The text before the first special token, then each special token with what follows it."""
@@ -64,17 +58,6 @@ class ChunkEncoder:
                 yield text[at : match.start()]
             at = match.start()
         yield text[at:]
-
-    def _remember(self, chunks: dict[str, Encoded]) -> None:
-        with self._lock:
-            for chunk, encoded in chunks.items():
-                if chunk not in self._chunks:
-                    self._chars += len(chunk)
-                self._chunks[chunk] = encoded
-                self._chunks.move_to_end(chunk)
-            while self._chars > _MAX_CHARS and self._chunks:
-                chunk, _ = self._chunks.popitem(last=False)
-                self._chars -= len(chunk)
 
 
 def _separates(token: AddedToken) -> bool:

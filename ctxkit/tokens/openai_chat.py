@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Rendering, Tool
-from ctxkit.tokens.cache import TokenCountCache
+from ctxkit.tokens.cache import TextCache
 from ctxkit.tokens.media import MediaRule, with_blocks
 from ctxkit.tokens.namespace import namespace_text
 from ctxkit.tokens.ranks import Pattern, RankTokenizer
@@ -47,7 +47,7 @@ class OpenAIChatCounter:
     ) -> None:
         self.name = name
         self.media = media
-        self._counts = TokenCountCache(lambda texts: [count_text(text) for text in texts])
+        self._counts = TextCache(lambda texts: [count_text(text) for text in texts])
 
     def __repr__(self) -> str:
         return f"OpenAIChatCounter({self.name!r})"

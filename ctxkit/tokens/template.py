@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ctxkit.errors import ModelNotFound, PromptError
 from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Rendering, Tool
 from ctxkit.tokens.attribution import charge, locate_contents, owner_breaks
-from ctxkit.tokens.cache import TokenCountCache
+from ctxkit.tokens.cache import TextCache
 from ctxkit.tokens.chunks import ChunkEncoder
 from ctxkit.tokens.control import Brackets, ControlTokens, strings_in
 from ctxkit.tokens.jinja import CONCATENATE, render_chat
@@ -52,7 +52,7 @@ class TemplateCounter:
         self.name = name
         self.variables = dict(variables or {})
         self.media = media
-        self._counts = TokenCountCache(self._count_all)
+        self._counts = TextCache(self._count_all)
 
     def __repr__(self) -> str:
         return f"TemplateCounter({self.name!r}, vocabulary={self.tokenizer.get_vocab_size()})"

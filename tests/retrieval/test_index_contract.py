@@ -155,7 +155,7 @@ def test_one_segment_or_many_give_the_same_answers(encoder):
             pieces.add([chunk])
         for query in QUERIES:
             assert whole.search(query, 40) == pieces.search(query, 40)
-        assert pieces.stats().segments <= 1 + math.log2(pieces.stats().vector_rows)
+        assert pieces.stats().files <= 1 + math.log2(pieces.stats().vector_rows)
 
 
 def test_a_reopened_index_needs_no_encoder_argument(encoder, tmp_path):

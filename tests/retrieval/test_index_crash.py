@@ -18,7 +18,7 @@ PRELUDE = """
 import os, signal, sqlite3, sys
 from pathlib import Path
 from ctxkit.documents.chunk import Chunk
-from ctxkit.retrieval import HashingEncoder, Index, segments, store
+from ctxkit.retrieval import HashingEncoder, Index
 
 folder = sys.argv[1]
 

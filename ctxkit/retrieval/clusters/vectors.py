@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctxkit.protocols import Encoder, Vectors
+from ctxkit.retrieval.document_text import document_text
 from ctxkit.retrieval.hit import Hit
-from ctxkit.retrieval.index import document_text
 
 
 def hit_vectors(hits: Sequence[Hit], encoder: Encoder) -> np.ndarray:

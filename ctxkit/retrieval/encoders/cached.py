@@ -28,6 +28,11 @@ class CachedEncoder:
         self._store = store if isinstance(store, VectorStore) else VectorStore(store)
 
     @property
+    def wrapped(self) -> Encoder:
+        """The encoder whose vectors these are."""
+        return self._encoder
+
+    @property
     def name(self) -> str:
         return self._encoder.name
 

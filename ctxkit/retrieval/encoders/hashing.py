@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ctxkit.protocols import Vectors
+from ctxkit.retrieval.encoders.token_vectors import Rows, joined
 
 _WORD = re.compile(r"\w+")
 
@@ -40,7 +41,7 @@ class HashingEncoder:
 
     @property
     def fingerprint(self) -> str:
-        return f"hashing/1/{self._dims}/{'multi' if self._multi_vector else 'single'}"
+        return f"hashing/2/{self._dims}/{'multi' if self._multi_vector else 'single'}"
 
     @property
     def dims(self) -> int:
@@ -56,24 +57,32 @@ class HashingEncoder:
 
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """Vectors of `texts`: one row per text, or per word. A text without words gets the row of the empty word."""
-        rows = [self._rows(text) for text in texts]
-        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)  # [texts + 1]
-        values = np.concatenate(rows) if rows else np.zeros((0, self._dims), np.float32)  # [rows, dims]
-        return Vectors(values, offsets)
+        if self._multi_vector:
+            return joined([self._words_of(text) for text in texts], self._dims)
+        return joined(
+            [Rows(_normalised(self._words_of(text).values.sum(axis=0, keepdims=True))) for text in texts], self._dims
+        )
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """As `encode_documents`."""
         return self.encode_documents(texts)
 
-    def _rows(self, text: str) -> np.ndarray:
-        rows = np.stack([self._word(word) for word in _WORD.findall(text.lower()) or [""]])  # [words, dims]
-        return rows if self._multi_vector else _normalised(rows.sum(axis=0, keepdims=True))
+    def _words_of(self, text: str) -> Rows:
+        found = [(match.group().lower(), match.span()) for match in _WORD.finditer(text)] or [("", (0, 0))]
+        values = np.stack([self._word(word) for word, _ in found])  # [words, dims]
+        ids = np.array([_digest(word) >> 33 for word, _ in found], np.int32)
+        return Rows(values, ids, np.array([span for _, span in found], np.int32))
 
     def _word(self, word: str) -> np.ndarray:
         if word not in self._words:
-            seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
-            self._words[word] = _normalised(np.random.default_rng(seed).standard_normal((1, self._dims)))[0]
+            generator = np.random.default_rng(_digest(word))
+            self._words[word] = _normalised(generator.standard_normal((1, self._dims)))[0]
         return self._words[word]
+
+
+def _digest(word: str) -> int:
+    """64 bits."""
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
 
 
 def _normalised(rows: np.ndarray) -> np.ndarray:

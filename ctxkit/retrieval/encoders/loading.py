@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,11 +12,50 @@ from typing import Any
 from ctxkit.errors import MissingExtra, ModelNotFound
 
 
-def load_model(kind: str, name: str, device: str | None, **options: Any) -> Any:
+class LazyModel:
+    """A model of sentence-transformers that `_load` loads when `_model` is first asked for: once, in whatever thread.
+
+    name_or_path: a local folder or a hub id.
+    device: as torch names it; None takes a GPU where there is one.
+    batch_size: texts per forward pass. Raises ValueError below 1.
+    """
+
+    def __init__(self, name_or_path: str | Path, device: str | None = None, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size!r}")
+        self._name = str(name_or_path)
+        self._device = device
+        self._batch_size = batch_size
+        self._loading = threading.Lock()
+        self._loaded: Any = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def _model(self) -> Any:
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self) -> Any:
+        raise NotImplementedError
+
+
+def load_model(
+    kind: str,
+    name: str,
+    device: str | None,
+    *,
+    expected: str = "a folder that sentence-transformers saved, or a hub id",
+) -> Any:
     """The model `name` as the class `kind` of sentence-transformers.
 
     name: a local folder, which is never looked up on a hub, or a hub id.
     device: as torch names it; None takes a GPU where there is one.
+    expected: what the error says to give instead of `name`.
 
     Raises MissingExtra where sentence-transformers is absent and ModelNotFound where the model cannot be had.
     """
@@ -23,14 +63,9 @@ def load_model(kind: str, name: str, device: str | None, **options: Any) -> Any:
     folder = local_folder(name)
     try:
         with _no_loading_bar():
-            return getattr(library, kind)(
-                str(folder or name), device=device, local_files_only=folder is not None, **options
-            )
+            return getattr(library, kind)(str(folder or name), device=device, local_files_only=folder is not None)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelNotFound(
-            f"{name!r} cannot be loaded as a {kind}: {error}. "
-            "Give a folder that sentence-transformers saved, or a hub id"
-        ) from error
+        raise ModelNotFound(f"{name!r} cannot be loaded as a {kind}: {error}. Give {expected}") from error
 
 
 def local_folder(name: str) -> Path | None:

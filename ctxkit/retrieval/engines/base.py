@@ -37,3 +37,7 @@ class Engine(Protocol):
         run. Fewer come back only where fewer are allowed. Best first, equal scores by the lower number.
         """
         ...
+
+    def vectors(self, documents: np.ndarray) -> Vectors:
+        """The rows of documents (int64), as well as the engine keeps them."""
+        ...

@@ -66,9 +66,17 @@ class CodedIndex:
 
     def decoded(self, document: int) -> np.ndarray:
         """float32 [tokens, dims]: what a search takes the document's vectors for."""
-        number = int(np.searchsorted(self.starts, document, side="right")) - 1
-        part, local = self.parts[number], document - int(self.starts[number])
+        part, local = self._place(document)
         return part.decoded(self.codebook, slice(*part.tokens.offsets[local : local + 2].tolist()))
+
+    def values(self, document: int) -> np.ndarray:
+        """float32 [tokens, dims]: the document's vectors, as well as they are known."""
+        part, local = self._place(document)
+        return part.values(self.codebook, np.array([local]))
+
+    def _place(self, document: int) -> tuple[CodedPart, int]:
+        number = int(np.searchsorted(self.starts, document, side="right")) - 1
+        return self.parts[number], document - int(self.starts[number])
 
     def over_parts(
         self, documents: np.ndarray, work: Callable[[CodedPart, np.ndarray], tuple[np.ndarray, Result]]

@@ -13,6 +13,8 @@ class BuildOptions:
     """How vectors become an engine.
 
     exact_below_tokens: up to here no index is made; all int8 vectors are scanned.
+    tail_tokens: in an index that grows, what comes after is scanned as it is up to here, then coded.
+    fresh_rows: in an index, new vectors stay in the database up to here, then go to a file.
     centroids: how many; None: 16 * sqrt(tokens).
     bits: of a residual value, 2 or 4.
     refine: keep int8 vectors beside the codes (dims + 4 bytes per token more), for `SearchOptions.refine_documents`.
@@ -20,14 +22,17 @@ class BuildOptions:
     """
 
     exact_below_tokens: int = 150_000
+    tail_tokens: int = 65_536
+    fresh_rows: int = 16_384
     centroids: int | None = None
     bits: int = 4
     refine: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.exact_below_tokens < 0:
-            raise ValueError(f"`exact_below_tokens` must be 0 or more, got {self.exact_below_tokens!r}")
+        for name in ("exact_below_tokens", "tail_tokens", "fresh_rows"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be 0 or more, got {getattr(self, name)!r}")
         if self.centroids is not None and self.centroids < 1:
             raise ValueError(f"`centroids` must be at least 1 or None, got {self.centroids!r}")
         if self.bits not in (2, 4):

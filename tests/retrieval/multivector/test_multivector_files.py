@@ -19,8 +19,11 @@ QUERY = np.random.default_rng(9).standard_normal((5, DIMS)).astype(np.float32)
 def engine_of(kind: str) -> MultiVectorEngine:
     rng = np.random.default_rng(0)
     values = rng.standard_normal((500, DIMS)).astype(np.float32)
-    exact = BuildOptions(exact_below_tokens=10**6)
-    options = {"exact": exact, "coded": BuildOptions(0, 30), "refined": BuildOptions(0, 30, refine=True)}[kind]
+    options = {
+        "exact": BuildOptions(exact_below_tokens=10**6),
+        "coded": BuildOptions(0, centroids=30),
+        "refined": BuildOptions(0, centroids=30, refine=True),
+    }[kind]
     return MultiVectorEngine.build(Vectors(values, np.arange(0, 501, 5)), rng.integers(0, 40, 500), options)
 
 

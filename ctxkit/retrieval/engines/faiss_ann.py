@@ -1,0 +1,3 @@
+from ctxkit.retrieval.engines.faiss_flat import FlatEngine
+
+IvfEngine = HnswEngine = FlatEngine
