@@ -74,7 +74,7 @@ def ranked(scores: dict[str, float]) -> list[str]:
 @pytest.mark.parametrize("mode", ["dense", "lexical"])
 def test_a_search_is_what_brute_force_says(encoder, mode, query):
     chunks = collection(80)
-    with Index.in_memory(encoder=encoder) as index:
+    with Index.in_memory(engine="exact", encoder=encoder) as index:
         index.add(chunks)
         hits = index.search(query, 200, mode=mode)
     truth = dense_scores(encoder, query, chunks) if mode == "dense" else lexical_scores(query, chunks)
@@ -86,7 +86,7 @@ def test_a_search_is_what_brute_force_says(encoder, mode, query):
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("fusion", [ScoreFusion(), ReciprocalRankFusion()], ids=lambda fusion: fusion.kind)
 def test_a_hybrid_search_is_the_fusion_of_both(encoder, fusion, query):
-    with Index.in_memory(encoder=encoder, fusion=fusion) as index:
+    with Index.in_memory(engine="exact", encoder=encoder, fusion=fusion) as index:
         index.add(collection(80))
         runs = {mode: index.search(query, 200, mode=mode) for mode in ("dense", "lexical")}
         hits = index.search(query, 200)
@@ -107,7 +107,7 @@ def test_a_hybrid_search_is_the_fusion_of_both(encoder, fusion, query):
 def test_filters_are_exact_and_k_allowed_chunks_give_k_hits(encoder, mode, k):
     chunks = collection(60)
     query = "alpha beta gamma"
-    with Index.in_memory(encoder=encoder) as index:
+    with Index.in_memory(engine="exact", encoder=encoder) as index:
         index.add(chunks)
         everything = [hit.chunk.id for hit in index.search(query, 60, mode=mode)]
         hits = index.search(query, k, mode=mode, where=lambda c: c.id.endswith("7"), sources=["a/*", "b/?.md"])
@@ -121,7 +121,7 @@ def test_filters_are_exact_and_k_allowed_chunks_give_k_hits(encoder, mode, k):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_ranks_count_from_one_scores_fall_and_relevance_falls_strictly(encoder, mode):
-    with Index.in_memory(encoder=encoder) as index:
+    with Index.in_memory(engine="exact", encoder=encoder) as index:
         index.add(collection(50))
         hits = index.search("alpha beta", 50, mode=mode)
         assert [h.chunk.id for h in index.search("alpha beta", 5, mode=mode)] == [h.chunk.id for h in hits[:5]]
@@ -133,7 +133,7 @@ def test_ranks_count_from_one_scores_fall_and_relevance_falls_strictly(encoder, 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_empty_index_finds_nothing(encoder, mode):
-    with Index.in_memory(encoder=encoder) as index:
+    with Index.in_memory(engine="exact", encoder=encoder) as index:
         assert index.search("alpha", mode=mode) == []
         index.add([])
         assert index.search("alpha", mode=mode) == []
@@ -142,14 +142,17 @@ def test_an_empty_index_finds_nothing(encoder, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_chunks_without_a_single_word_do_no_harm(encoder, mode, chunk):
-    with Index.in_memory(encoder=encoder) as index:
+    with Index.in_memory(engine="exact", encoder=encoder) as index:
         index.add([chunk("", id="empty"), chunk("the of and", id="stop"), chunk("…", id="dots")])
         assert len(index.search("the alpha", mode=mode)) == (0 if mode == "lexical" else 3)
 
 
 def test_one_segment_or_many_give_the_same_answers(encoder):
     chunks = collection(40)
-    with Index.in_memory(encoder=encoder) as whole, Index.in_memory(encoder=encoder) as pieces:
+    with (
+        Index.in_memory(engine="exact", encoder=encoder) as whole,
+        Index.in_memory(engine="exact", encoder=encoder) as pieces,
+    ):
         whole.add(chunks)
         for chunk in reversed(chunks):
             pieces.add([chunk])
@@ -159,7 +162,7 @@ def test_one_segment_or_many_give_the_same_answers(encoder):
 
 
 def test_a_reopened_index_needs_no_encoder_argument(encoder, tmp_path):
-    with Index.open(tmp_path / "x", encoder=encoder, create=True) as index:
+    with Index.open(tmp_path / "x", encoder=encoder, engine="exact", create=True) as index:
         index.add(collection(20))
         before = index.search("alpha beta", 20)
     with Index.open(tmp_path / "x") as index:
@@ -169,7 +172,7 @@ def test_a_reopened_index_needs_no_encoder_argument(encoder, tmp_path):
 
 def test_a_chunk_comes_back_as_it_went_in(encoder, tmp_path):
     chunk = Chunk("ü1", "päth/a b.md", "naïve 🎉\r\ntext", ("A", "B > C"), 3, 9, 17, 40, 2, {"a": [1, None, "ß"]})
-    with Index.open(tmp_path, encoder=encoder, create=True) as index:
+    with Index.open(tmp_path, encoder=encoder, engine="exact", create=True) as index:
         index.add([chunk])
     with Index.open(tmp_path) as index:
         assert index.get("ü1") == chunk == index.search("naïve")[0].chunk
@@ -177,7 +180,7 @@ def test_a_chunk_comes_back_as_it_went_in(encoder, tmp_path):
 
 
 def test_wrong_arguments_are_refused(encoder, chunk):
-    with Index.in_memory(encoder=encoder) as index:
+    with Index.in_memory(engine="exact", encoder=encoder) as index:
         with pytest.raises(ValueError, match="`k` must be at least 1, got 0"):
             index.search("a", 0)
         with pytest.raises(ValueError, match="`mode` must be one of hybrid, dense, lexical, got 'bm25'"):

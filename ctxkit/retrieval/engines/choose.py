@@ -27,7 +27,7 @@ class EngineOptions:
 def engine_for(settings: Settings, dims: int, options: EngineOptions, coded: CodedIndex | None) -> Engine:
     """The engine for vectors of `dims`. coded: documents that are coded already."""
     if settings.encoder.multi_vector:
-        return LateInteractionEngine(dims, coded, options.search)
+        return LateInteractionEngine(dims, coded, options.search, exact=settings.engine.name == "exact")
     if settings.engine.name == "ivf":
         return IvfEngine(dims)
     if settings.engine.name == "hnsw":

@@ -1,4 +1,4 @@
-"""Documents as they came, not coded yet: scanned by int8 rows, the best of them scored again by their float32 rows."""
+"""Documents as they came, not coded yet: scanned by int8 rows or, where it is asked for, scored by float32 rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEPT_AS_GIVEN_ROWS = 8192  # larger arrays are not copied: they may be maps of 
 
 
 class Tail:
-    """Documents 0 to len - 1, added at any time. Scores are those of float32 MaxSim (ColBERT, arXiv 2004.12832).
+    """Documents 0 to len - 1, added at any time; MaxSim (ColBERT, arXiv 2004.12832) of each is computed at each search.
 
     Takes dims + 12 bytes per token in memory, and what was given to `add`.
     """
@@ -58,11 +58,18 @@ class Tail:
         self._largest_scale = max(self._largest_scale, float(scales.max(initial=0.0)))
         self._largest_row = max(self._largest_row, float(np.abs(values).sum(axis=1).max(initial=0.0)))
 
-    def search(self, kernels: Kernels, query: np.ndarray, k: int, documents: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Documents that hold the best k of `documents` (int32), with their float64 scores; exact, in no order."""
+    def near(self, kernels: Kernels, query: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Scores of documents (int32) by int8 rows and an int8 query, float32: off by some thousandths of 1 a token."""
         rounded, unit = coding.to_int8(query)
-        near, _ = kernels.scan(self.rows, rounded, unit, documents)
+        return kernels.scan(self.rows, rounded, unit, documents)[0]
+
+    def best(self, kernels: Kernels, query: np.ndarray, k: int, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best k of `documents` and some more, with their float64 scores by float32 rows; in no order.
+
+        None of the best is missed: what is left out is further behind by int8 than int8 can be wrong.
+        """
         if len(documents) > k:
+            near, unit = self.near(kernels, query, documents), coding.to_int8(query)[1]
             least = np.partition(near, len(near) - k)[len(near) - k] - 2 * self._error(query, unit)
             documents = documents[near >= least]
         return documents, self.scores(query, documents)
