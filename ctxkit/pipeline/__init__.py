@@ -1,7 +1,6 @@
 """The way of the data: documents to an index, hits to a plan, a plan to an answer with its sources."""
 
 from ctxkit.pipeline.citations import Citation, Citer
-from ctxkit.pipeline.context import retrieve_to_budget
 from ctxkit.pipeline.crag import ClusteredRag, Crag
 from ctxkit.pipeline.ingest import IngestReport, ingest
 from ctxkit.pipeline.pipeline import Answer, AnswerStream, Pipeline
@@ -16,5 +15,4 @@ __all__ = [
     "IngestReport",
     "Pipeline",
     "ingest",
-    "retrieve_to_budget",
 ]

@@ -20,7 +20,7 @@ from ctxkit.errors import PartError
 from ctxkit.pipeline.merge import Piece, joined, merged, within
 from ctxkit.pipeline.shares import shares_of_clusters
 from ctxkit.protocols import Counter, Model
-from ctxkit.retrieval.clusters import Cluster, Clusters, cluster, hit_vectors
+from ctxkit.retrieval.clusters import Cluster, Clusters, cluster, pooled
 from ctxkit.retrieval.hit import Hit
 
 if TYPE_CHECKING:
@@ -125,9 +125,10 @@ class ClusteredRag:
     def search(
         self, index: Index, asked: str, *, budget_tokens: int, counter: Counter, candidates: int = 20, **search: Any
     ) -> Crag:
-        """`pack` of the index's best hits; encodes their texts again to compare them. search: as `Index.search`."""
+        """`pack` of the index's best hits, compared by the vectors that it holds. search: as `Index.search`."""
         hits = index.search(asked, candidates, **search)
-        return self.pack(asked, hits, hit_vectors(hits, index.encoder), budget_tokens=budget_tokens, counter=counter)
+        vectors = pooled(index.vectors_of([hit.chunk.id for hit in hits]))
+        return self.pack(asked, hits, vectors, budget_tokens=budget_tokens, counter=counter)
 
     def pack(
         self, asked: str, hits: Sequence[Hit], vectors: np.ndarray, *, budget_tokens: int, counter: Counter

@@ -10,9 +10,12 @@ from ctxkit.retrieval.encoders import (
 from ctxkit.retrieval.fusion import Fusion, ReciprocalRankFusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
+from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
 from ctxkit.retrieval.rerank import CrossEncoderReranker, MaxSimReranker, Reranker, reranked
+from ctxkit.retrieval.to_budget import retrieve_to_budget
 
 __all__ = [
+    "BuildOptions",
     "CachedEncoder",
     "Change",
     "CrossEncoderReranker",
@@ -26,7 +29,9 @@ __all__ = [
     "ReciprocalRankFusion",
     "Reranker",
     "ScoreFusion",
+    "SearchOptions",
     "SentenceTransformerEncoder",
     "TokenStateEncoder",
     "reranked",
+    "retrieve_to_budget",
 ]

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ctxkit.context import Budget, Part, Plan
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexNotFound
-from ctxkit.protocols import Encoder, Vectors
+from ctxkit.protocols import Counter, Encoder, Vectors
 from ctxkit.retrieval import filters
 from ctxkit.retrieval.document_text import document_text, text_key
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
@@ -31,6 +32,7 @@ from ctxkit.retrieval.storage.store import FORMAT_VERSION, Store
 from ctxkit.retrieval.storage.vector_writer import row_counts
 from ctxkit.retrieval.storage.vectors import PART, files_of
 from ctxkit.retrieval.storage.writer import Writer
+from ctxkit.retrieval.to_budget import retrieve_to_budget
 
 _ENCODED_AT_ONCE = 4096  # texts; bounds the memory that new vectors take
 _OPENING_ATTEMPTS = 5
@@ -270,6 +272,23 @@ class Index:
         vectors = None if mode == "lexical" or not len(self) else self.encoder.encode_queries([query])
         request = Request(query, vectors, k, mode, where, sources)
         return self._with_snapshot(lambda snapshot: answer(snapshot, request, self._fusion))
+
+    def context(
+        self,
+        query: str,
+        budget: Budget,
+        counter: Counter,
+        *,
+        arrange: Callable[[Sequence[Part]], Sequence[Part]] = list,
+        **options: Any,
+    ) -> Plan:
+        """The plan of as many passages as pay for their tokens: how many is found, not given.
+
+        arrange: puts the passages, best first, among the other parts of a prompt. options: as `retrieve_to_budget`
+        takes them, `mode`, `where` and `sources` among them. Raises StoreError where nothing is found, and
+        BudgetInfeasible as `fit`.
+        """
+        return retrieve_to_budget(self, query, budget, counter, arrange=arrange, **options)
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """The vectors of chunks, as well as the index keeps them. Raises KeyError for an id that is not there."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ctxkit.context import Budget, Part, Plan, fit, question, system
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import StoreError
-from ctxkit.pipeline.context import retrieve_to_budget
 from ctxkit.retrieval import HashingEncoder, Hit, Index
+from ctxkit.retrieval.to_budget import retrieve_to_budget
 from ctxkit.testing import WhitespaceCounter
 
 COUNTER = WhitespaceCounter()

@@ -4,7 +4,7 @@ from ctxkit.retrieval.clusters.cluster import Cluster, cluster
 from ctxkit.retrieval.clusters.mmr import mmr
 from ctxkit.retrieval.clusters.near_duplicates import Shingle, novel, shingles, without_near_duplicates
 from ctxkit.retrieval.clusters.number import PAPER_K, Clusters
-from ctxkit.retrieval.clusters.vectors import hit_vectors
+from ctxkit.retrieval.clusters.vectors import hit_vectors, pooled
 
 __all__ = [
     "PAPER_K",
@@ -13,6 +13,7 @@ __all__ = [
     "Shingle",
     "cluster",
     "hit_vectors",
+    "pooled",
     "mmr",
     "novel",
     "shingles",

@@ -13,7 +13,8 @@ from ctxkit.protocols import Counter
 from ctxkit.retrieval.clusters import without_near_duplicates
 
 if TYPE_CHECKING:
-    from ctxkit.retrieval import Hit, Index
+    from ctxkit.retrieval.hit import Hit
+    from ctxkit.retrieval.index import Index
 
 Arrange = Callable[[Sequence[Part]], Sequence[Part]]
 """Puts passages, best first, among the other parts of a prompt."""
