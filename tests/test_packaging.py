@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+
+from ctxkit_kernels import compiler
 
 FOLDERS = ("ctxkit", "connectors/ctxkit_connectors", "agents/ctxkit_agents", "kernels/ctxkit_kernels")
 
@@ -29,7 +32,13 @@ def test_the_wheel_and_the_wheel_of_the_sdist_hold_every_file(repository: Path, 
         for path in (repository / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert packaged(build(repository, "wheel", tmp_path / "wheel")) == expected
+    in_checkout = len(expected)
+    if any(map(shutil.which, compiler._COMPILERS)):
+        expected.add(f"ctxkit_kernels/{compiler.packaged_name()}")
+    wheel = build(repository, "wheel", tmp_path / "wheel")
+    assert packaged(wheel) == expected
+    assert wheel.name.endswith("-any.whl") == (len(expected) == in_checkout)
+    assert not list(repository.glob("kernels/ctxkit_kernels/multivector-*")), "the checkout stays as it was"
     sdist = build(repository, "sdist", tmp_path / "sdist")
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")

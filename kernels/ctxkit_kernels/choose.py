@@ -6,7 +6,7 @@ import logging
 from functools import cache
 from importlib.util import find_spec
 
-from ctxkit_kernels.build import compiled
+from ctxkit_kernels.build import library
 from ctxkit_kernels.interface import Kernels
 from ctxkit_kernels.native import NativeKernels, available
 from ctxkit_kernels.reference import ReferenceKernels
@@ -18,10 +18,10 @@ _log = logging.getLogger(__name__)
 def best_kernels() -> Kernels:
     """The fastest path of this machine; the first call may compile, some seconds."""
     try:
-        library = compiled()
-        paths = available(library)
-        _log.info("kernels: C++ %s (of %s), %s", paths[0], ", ".join(paths), library)
-        return NativeKernels(library, paths[0])
+        found = library()
+        paths = available(found)
+        _log.info("kernels: C++ %s (of %s), %s", paths[0], ", ".join(paths), found)
+        return NativeKernels(found, paths[0])
     except (RuntimeError, OSError) as error:
         kernels = _without_compiler()
         _log.warning("kernels: %s, because the C++ kernels cannot be had: %s", kernels.name, error)
@@ -33,8 +33,8 @@ def all_kernels() -> tuple[Kernels, ...]:
     """Every path that this machine can run, best first. For tests and benchmarks."""
     native: list[Kernels] = []
     try:
-        library = compiled()
-        native.extend(NativeKernels(library, path) for path in available(library))
+        found = library()
+        native.extend(NativeKernels(found, path) for path in available(found))
     except (RuntimeError, OSError) as error:
         _log.warning("kernels: no C++ path: %s", error)
     fallback = _without_compiler()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ctxkit_kernels import best_kernels, build
+from ctxkit_kernels import best_kernels, build, compiler
 from ctxkit_kernels import native as native_kernels
 
 needs_compiler = pytest.mark.skipif(
-    not any(map(build.shutil.which, build._COMPILERS)), reason="no C++ compiler on PATH"
+    not any(map(compiler.shutil.which, compiler._COMPILERS)), reason="no C++ compiler on PATH"
 )
 
 
@@ -37,11 +37,35 @@ def test_a_library_is_compiled_once_and_leaves_nothing_else(tmp_path: Path) -> N
 
 @needs_compiler
 def test_another_source_is_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = build._digest(build._compiler())
+    found = compiler.find_compiler()
+    first = compiler.cached_name(found), compiler.packaged_name()
     changed = tmp_path / "multivector.cpp"
-    changed.write_bytes(build.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(build, "SOURCE", changed)
-    assert build._digest(build._compiler()) != first
+    changed.write_bytes(compiler.SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr(compiler, "SOURCE", changed)
+    assert compiler.cached_name(found) != first[0]
+    assert compiler.packaged_name() != first[1]
+
+
+@needs_compiler
+def test_a_library_that_came_with_the_package_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "multivector.cpp"
+    source.write_bytes(compiler.SOURCE.read_bytes())
+    packaged = tmp_path / compiler.packaged_name()
+    monkeypatch.setattr(build, "SOURCE", source)
+    assert build.library() == build.compiled()
+    packaged.touch()
+    assert build.library() == packaged
+
+
+@needs_compiler
+def test_libraries_that_nobody_used_for_long_are_deleted(tmp_path: Path) -> None:
+    old, recent, other = (tmp_path / f"{name}{compiler.SUFFIX}" for name in ("multivector-1", "multivector-2", "mine"))
+    for path in (old, recent, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    library = build.compiled(tmp_path)
+    assert set(tmp_path.iterdir()) == {library, recent, other}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for the compiler")
@@ -67,7 +91,7 @@ def test_without_a_compiler_another_path_runs_and_the_log_says_why(caplog: pytes
 
 @needs_compiler
 def test_a_path_that_the_processor_lacks_is_refused(tmp_path: Path) -> None:
-    library = build.compiled()
+    library = build.library()
     missing = set(native_kernels.PATHS) - set(native_kernels.available(library))
     for path in missing:
         with pytest.raises(RuntimeError, match="cannot run"):
