@@ -27,6 +27,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from synthetic import synthetic, unit
 
 from ctxkit.protocols import Vectors
 from ctxkit.retrieval.multivector import BuildOptions, MultiVectorEngine
@@ -37,7 +38,6 @@ QUERY_TOKENS = 13  # the least; MiniLM asks with as many vectors as words
 DIMS = 128
 PCA_SAMPLE_TOKENS = 200_000
 K = 10
-WORDS, TOPICS, NOISE_DIMS = 5_000, 100, 16  # of synthetic vectors
 ROUNDS = 3
 SETTINGS = (  # probes, t', coarse, rerank, refine
     (8, 1000, 600, 80, 0),
@@ -79,7 +79,8 @@ def main() -> None:
         parser.error("set OMP_NUM_THREADS=1: the figures are for one thread")
     faiss.omp_set_num_threads(1)
     if arguments.synthetic_tokens:
-        data = synthetic(arguments.synthetic_tokens, arguments.queries)
+        documents, ids, queries = synthetic(arguments.synthetic_tokens, arguments.queries)
+        data = Data(documents, ids, queries, exact(documents, queries))
     elif arguments.collections and arguments.cache:
         data = encoded(arguments)
     else:
@@ -175,44 +176,6 @@ def exact(documents: Vectors, queries: Vectors) -> np.ndarray:
 
 
 # Vectors
-
-
-def synthetic(tokens: int, queries: int, seed: int = 0) -> Data:
-    """Documents that mix two topics; a token is its word in its topic, disturbed in few dimensions, as encoders do.
-
-    A query is words of one document, disturbed again.
-    """
-    rng = np.random.default_rng(seed)
-    words, topics, spread = directions(rng, WORDS), directions(rng, TOPICS), directions(rng, NOISE_DIMS)
-    lengths = rng.integers(20, 97, tokens // 58)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    shares = np.repeat(rng.dirichlet([1.0, 1.0], len(lengths)).astype(np.float32), lengths, axis=0)
-    pairs = np.repeat(rng.integers(0, TOPICS, (len(lengths), 2)), lengths, axis=0)
-    ids = (WORDS * rng.random(offsets[-1]) ** 3).astype(np.int32)
-
-    def disturbed(rows: np.ndarray, size: float) -> np.ndarray:
-        return unit(rows + size * (rng.standard_normal((len(rows), NOISE_DIMS), np.float32) @ spread))
-
-    values = np.empty((offsets[-1], DIMS), np.float32)
-    for at in range(0, len(values), 1 << 16):
-        here = slice(at, at + (1 << 16))
-        topic = (shares[here, :, None] * topics[pairs[here]]).sum(axis=1)
-        values[here] = disturbed(words[ids[here]] + topic, 0.1)
-    documents = Vectors(values, offsets)
-    asked = []
-    for i in rng.choice(len(lengths), queries):
-        chosen = documents[i][rng.choice(lengths[i], 17, replace=False)]
-        asked.append(disturbed(chosen, 0.05))
-    both = Vectors(np.concatenate(asked), np.cumsum([0, *map(len, asked)], dtype=np.int64))
-    return Data(documents, ids, both, exact(documents, both))
-
-
-def directions(rng: np.random.Generator, count: int) -> np.ndarray:
-    return unit(rng.standard_normal((count, DIMS), np.float32))
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def encoded(arguments: argparse.Namespace) -> Data:

@@ -22,6 +22,7 @@
             └── ContextTruncatedByServer  the server read fewer prompt tokens than it was sent
 
     MissingExtra(CtxkitError, ImportError)   an optional dependency is not installed
+    DeviceUnavailable        the GPU that was asked for is not there, or cannot be used
 
 An error states what was wrong, with the value, and what to do next. `retryable` says whether the
 same call can succeed later.
@@ -187,3 +188,7 @@ class MissingExtra(CtxkitError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+class DeviceUnavailable(CtxkitError):
+    """The device that was asked for is not on this machine, or what was asked for cannot run on it."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+if find_spec("triton") is not None:
+    import torch
+
+    if not torch.cuda.is_available():  # before anything imports Triton, which then interprets its kernels on the CPU
+        os.environ["TRITON_INTERPRET"] = "1"
 
 # `pytest --hypothesis-profile=thorough tests/context/test_fit_contract.py` runs the 20,000 cases of the README.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ctxkit_kernels.choose import all_kernels, best_kernels
+from ctxkit_kernels.choose import DevicePath, all_kernels, best_kernels, device_kernels
+from ctxkit_kernels.device import DeviceKernels, DeviceRows, DeviceTokens, QueryBatch
 from ctxkit_kernels.interface import (
     ByteRows,
     Codec,
@@ -19,12 +20,18 @@ __all__ = [
     "ByteRows",
     "Codec",
     "CodedTokens",
+    "DeviceKernels",
+    "DevicePath",
+    "DeviceRows",
+    "DeviceTokens",
     "Kernels",
     "Picks",
     "Postings",
+    "QueryBatch",
     "RowScores",
     "Scratch",
     "all_kernels",
     "best_kernels",
+    "device_kernels",
     "padded_dims",
 ]

@@ -1,15 +1,22 @@
-"""Which path runs: C++ on the best instruction set, else numba, else numpy. Chosen here, once, and logged."""
+"""Which path runs. On a CPU C++ for the best instruction set, else numba, else numpy; on a GPU Triton, else torch.
+
+Chosen here, once, and logged.
+"""
 
 from __future__ import annotations
 
 import logging
 from functools import cache
 from importlib.util import find_spec
+from typing import Literal
 
 from ctxkit_kernels.build import library
+from ctxkit_kernels.device import DeviceKernels
 from ctxkit_kernels.interface import Kernels
 from ctxkit_kernels.native import NativeKernels, available
 from ctxkit_kernels.reference import ReferenceKernels
+
+DevicePath = Literal["triton", "torch"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,3 +54,24 @@ def _without_compiler() -> Kernels:
     from ctxkit_kernels.jit import NumbaKernels
 
     return NumbaKernels()
+
+
+@cache
+def device_kernels(device: str, path: DevicePath | None = None) -> DeviceKernels:
+    """The path for tensors on a device of this type ("cuda", "cpu"); `path` asks for one by name.
+
+    Raises ImportError where torch, or the Triton that was asked for, is not installed, and RuntimeError where Triton is
+    asked to run on a device that it cannot compile for.
+    """
+    if path == "torch" or (path is None and (device != "cuda" or find_spec("triton") is None)):
+        from ctxkit_kernels.torch_maxsim import TorchKernels
+
+        reason = ", slow, because Triton is not installed" if path is None and device == "cuda" else ""
+        _log.log(logging.WARNING if reason else logging.INFO, "kernels on %s: torch%s", device, reason)
+        return TorchKernels()
+    from ctxkit_kernels.triton_maxsim import TritonKernels, interpreted
+
+    if device != "cuda" and not interpreted():
+        raise RuntimeError(f"Triton compiles for CUDA only, got {device!r}. For its interpreter set TRITON_INTERPRET=1")
+    _log.info("kernels on %s: Triton%s", device, ", interpreted, very slow" if interpreted() else "")
+    return TritonKernels()

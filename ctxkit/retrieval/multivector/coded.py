@@ -37,6 +37,16 @@ class CodedIndex:
         """Tokens of all documents."""
         return sum(part.count for part in self.parts)
 
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [documents], tokens of each."""
+        return np.concatenate([np.diff(part.tokens.offsets) for part in self.parts])
+
+    @property
+    def refined(self) -> bool:
+        """Whether the int8 rows of all documents are kept."""
+        return all(part.rows is not None for part in self.parts)
+
     @cached_property
     def starts(self) -> np.ndarray:
         """int64 [parts + 1], the number of the first document of each."""
@@ -54,7 +64,7 @@ class CodedIndex:
         """bool [documents], which have tokens; None where all have."""
         if all(part.with_tokens is None for part in self.parts):
             return None
-        return np.concatenate([np.diff(part.tokens.offsets) > 0 for part in self.parts])
+        return self.counts > 0
 
     @classmethod
     def build(

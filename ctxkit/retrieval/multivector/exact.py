@@ -29,10 +29,15 @@ class ExactScan:
     def __len__(self) -> int:
         return len(self.rows.offsets) - 1
 
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [documents], tokens of each."""
+        return np.diff(self.rows.offsets)
+
     @cached_property
     def with_tokens(self) -> np.ndarray | None:
         """bool [documents], which have tokens; None where all have."""
-        some = np.diff(self.rows.offsets) > 0
+        some = self.counts > 0
         return None if some.all() else some
 
     def rank(self, kernels: Kernels, query: np.ndarray, k: int, mask: np.ndarray | None) -> Ranked:

@@ -64,3 +64,22 @@ class SearchOptions:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)!r}")
         if self.refine_documents < 0:
             raise ValueError(f"`refine_documents` must be 0 or more, got {self.refine_documents!r}")
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How far a search on a GPU looks, and what it may take. An exact scan heeds only the last.
+
+    rerank_documents: how many documents, of all by the centroids of their tokens, are scored by their codes.
+    refine_documents: of these, how many are scored again by their int8 vectors, where the engine keeps them; or 0.
+    work_bytes: of the device's memory for one step; what needs more is done in several, still with one wait.
+    """
+
+    rerank_documents: int = 500
+    refine_documents: int = 30
+    work_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        for name, least in (("rerank_documents", 1), ("refine_documents", 0), ("work_bytes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)!r}")

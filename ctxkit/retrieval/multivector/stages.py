@@ -117,7 +117,7 @@ class Search:
         """Exact scores of the codes; of the best of these, scores of the int8 vectors."""
         scores, _ = self._by_codes(documents, evidence=False)
         refined = self._options.refine_documents
-        if not refined or any(part.rows is None for part in self._index.parts):
+        if not refined or not self._index.refined:
             return top(documents, scores, k)
         finalists = top(documents, scores, max(k, refined)).documents
         rounded, unit = coding.to_int8(self._query)
