@@ -157,7 +157,7 @@ class Snapshot:
     def ordered(self, run: Run, depth: int) -> Run:
         """The best `depth` of a run that holds all ties; equal scores in order of chunk id."""
         if len(run) and (run.scores[1:] == run.scores[:-1]).any():
-            ids = self.catalog.ids
-            order = sorted(range(len(run)), key=lambda i: (-run.scores[i], ids[run.positions[i]]))
+            ids = np.array([self.catalog.ids[position] for position in run.positions.tolist()])
+            order = np.lexsort((ids, -run.scores))
             run = Run(run.positions[order], run.scores[order])
         return run.first(depth)

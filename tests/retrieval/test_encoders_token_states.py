@@ -108,7 +108,7 @@ def test_an_index_answers_with_exact_maxsim(encoder, tmp_path):
     chunks = [
         Chunk(f"c{i:02d}", f"{i % 3}.md", " ".join(draw.choices(words, k=draw.randint(0, 12))) + ".") for i in range(30)
     ]
-    with Index.open(tmp_path, encoder=encoder, create=True) as index:
+    with Index.open(tmp_path, encoder=encoder, engine="exact", create=True) as index:
         index.add(chunks)
         index.delete(ids=["c03"])
         assert index.stats().multi_vector

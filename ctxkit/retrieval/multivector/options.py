@@ -22,7 +22,7 @@ class BuildOptions:
     """
 
     exact_below_tokens: int = 150_000
-    tail_tokens: int = 65_536
+    tail_tokens: int = 32_768
     fresh_rows: int = 16_384
     centroids: int | None = None
     bits: int = 4
