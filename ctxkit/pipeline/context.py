@@ -13,7 +13,7 @@ from ctxkit.protocols import Counter
 from ctxkit.retrieval.clusters import without_near_duplicates
 
 if TYPE_CHECKING:
-    from ctxkit.retrieval import Hit, Index
+    from ctxkit.retrieval import Hit, Searchable
 
 Arrange = Callable[[Sequence[Part]], Sequence[Part]]
 """Puts passages, best first, among the other parts of a prompt."""
@@ -25,7 +25,7 @@ _STEP = 8  # candidates per decision; not a fetch: the plan must not depend on h
 
 
 def retrieve_to_budget(
-    index: Index,
+    index: Searchable,
     query: str,
     budget: Budget,
     counter: Counter,

@@ -24,7 +24,7 @@ from ctxkit.retrieval.clusters import Cluster, Clusters, cluster, hit_vectors
 from ctxkit.retrieval.hit import Hit
 
 if TYPE_CHECKING:
-    from ctxkit.retrieval import Index
+    from ctxkit.retrieval import Searchable
 
 Mode = Literal["representatives", "extract", "summarise"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -123,7 +123,14 @@ class ClusteredRag:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)!r}")
 
     def search(
-        self, index: Index, asked: str, *, budget_tokens: int, counter: Counter, candidates: int = 20, **search: Any
+        self,
+        index: Searchable,
+        asked: str,
+        *,
+        budget_tokens: int,
+        counter: Counter,
+        candidates: int = 20,
+        **search: Any,
     ) -> Crag:
         """`pack` of the index's best hits; encodes their texts again to compare them. search: as `Index.search`."""
         hits = index.search(asked, candidates, **search)

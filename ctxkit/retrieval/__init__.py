@@ -11,6 +11,7 @@ from ctxkit.retrieval.fusion import Fusion, ReciprocalRankFusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
 from ctxkit.retrieval.rerank import CrossEncoderReranker, MaxSimReranker, Reranker, reranked
+from ctxkit.retrieval.searchable import Searchable, Writable
 
 __all__ = [
     "CachedEncoder",
@@ -26,7 +27,9 @@ __all__ = [
     "ReciprocalRankFusion",
     "Reranker",
     "ScoreFusion",
+    "Searchable",
     "SentenceTransformerEncoder",
     "TokenStateEncoder",
+    "Writable",
     "reranked",
 ]
