@@ -20,11 +20,11 @@ from ctxkit.errors import PartError
 from ctxkit.pipeline.merge import Piece, joined, merged, within
 from ctxkit.pipeline.shares import shares_of_clusters
 from ctxkit.protocols import Counter, Model
-from ctxkit.retrieval.clusters import Cluster, Clusters, cluster, pooled
+from ctxkit.retrieval.clusters import Cluster, Clusters, cluster, hit_vectors, pooled
 from ctxkit.retrieval.hit import Hit
 
 if TYPE_CHECKING:
-    from ctxkit.retrieval import Index
+    from ctxkit.retrieval import Searchable
 
 Mode = Literal["representatives", "extract", "summarise"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -123,11 +123,20 @@ class ClusteredRag:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)!r}")
 
     def search(
-        self, index: Index, asked: str, *, budget_tokens: int, counter: Counter, candidates: int = 20, **search: Any
+        self,
+        index: Searchable,
+        asked: str,
+        *,
+        budget_tokens: int,
+        counter: Counter,
+        candidates: int = 20,
+        **search: Any,
     ) -> Crag:
-        """`pack` of the index's best hits, compared by the vectors that it holds. search: as `Index.search`."""
+        """`pack` of the index's best hits, compared by the vectors it holds, or new ones. search: as `Index.search`."""
         hits = index.search(asked, candidates, **search)
-        vectors = pooled(index.vectors_of([hit.chunk.id for hit in hits]))
+        held = getattr(index, "vectors_of", None)  # a vector database is not asked for them
+        ids = [hit.chunk.id for hit in hits]
+        vectors = pooled(held(ids)) if held is not None else hit_vectors(hits, index.encoder)
         return self.pack(asked, hits, vectors, budget_tokens=budget_tokens, counter=counter)
 
     def pack(

@@ -16,7 +16,7 @@ from ctxkit.documents import Chunk, Chunker, Skipped, discover, load, source_nam
 from ctxkit.errors import DocumentError
 
 if TYPE_CHECKING:
-    from ctxkit.retrieval import Index
+    from ctxkit.retrieval import Writable
 
 _FORMAT = "1"  # part of every content hash: raise it when loading or chunking changes, and all files count as changed
 _CHUNKS_AT_ONCE = 512  # per transaction: large enough for full encoder batches, small enough to show progress
@@ -59,7 +59,7 @@ class _Source:
 
 
 def ingest(
-    index: Index,
+    index: Writable,
     paths: Sequence[str | os.PathLike[str]],
     *,
     chunker: Chunker,

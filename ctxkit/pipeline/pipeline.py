@@ -13,7 +13,7 @@ from ctxkit.pipeline.citations import Citation, Citer, split_sentences
 from ctxkit.protocols import Counter, Model, Reply, Sampling, TextStream
 
 if TYPE_CHECKING:
-    from ctxkit.retrieval import Index
+    from ctxkit.retrieval import Searchable
 
 Order = Callable[[Sequence[Part]], Sequence[Part]]
 
@@ -67,7 +67,7 @@ class Pipeline:
 
     def __init__(
         self,
-        index: Index,
+        index: Searchable,
         model: Model | None = None,
         *,
         candidates: int = CANDIDATES,

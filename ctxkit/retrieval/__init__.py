@@ -12,6 +12,7 @@ from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
 from ctxkit.retrieval.rerank import CrossEncoderReranker, MaxSimReranker, Reranker, reranked
+from ctxkit.retrieval.searchable import Searchable, Writable
 from ctxkit.retrieval.to_budget import retrieve_to_budget
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "Reranker",
     "ScoreFusion",
     "SearchOptions",
+    "Searchable",
     "SentenceTransformerEncoder",
     "TokenStateEncoder",
+    "Writable",
     "reranked",
     "retrieve_to_budget",
 ]

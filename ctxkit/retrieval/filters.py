@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,15 @@ from ctxkit.retrieval.growing import Growing
 Where = Callable[[Chunk], bool] | Mapping[str, Any]
 """A function of a chunk, or values of its metadata by name: a value, a list of values, or {operator: value}."""
 
-_OPERATORS = {"==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_SIGNS = {"==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _COLUMNS = {"id", "source", "page"}
 _KEPT = 32
 
@@ -60,40 +69,71 @@ def slots_where(connection: sqlite3.Connection, where: Mapping[str, Any], after:
     return [slot for (slot,) in connection.execute(query, values)]
 
 
+def predicate(where: Where) -> Callable[[Chunk], bool]:
+    """The filter as a function of a chunk."""
+    if not isinstance(where, Mapping):
+        return where
+    conditions = dict(where)
+    checked(conditions)
+    return lambda chunk: all(_meets(_value(chunk, name), condition) for name, condition in conditions.items())
+
+
+def _value(chunk: Chunk, name: str) -> Any:
+    value = getattr(chunk, name) if name in _COLUMNS else chunk.metadata.get(name)
+    return value if isinstance(value, str | int | float) else None
+
+
+def _meets(value: Any, condition: Any) -> bool:
+    if isinstance(condition, Mapping):
+        return all(_compares(value, sign, wanted) for sign, wanted in condition.items())
+    return _compares(value, "in" if _is_list(condition) else "==", condition)
+
+
+def _compares(value: Any, sign: str, wanted: Any) -> bool:
+    """Numbers are compared with numbers and strings with strings; what is missing equals None and nothing else."""
+    if sign == "in":
+        return any(_compares(value, "==", one) for one in wanted)
+    if wanted is None or value is None:
+        return sign == "==" and value is wanted
+    if isinstance(value, str) != isinstance(wanted, str):
+        return sign == "!="
+    return bool(_COMPARISONS[sign](value, wanted))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
 def _condition(name: str, condition: Any) -> tuple[str, list[Any]]:
-    """A clause and its parameters. Metadata are read with sqlite's JSON functions."""
-    if name in _COLUMNS:
-        left, path = name, []
-    else:
-        left, path = "json_extract(metadata, ?)", ['$."' + name.replace('"', '\\"') + '"']
+    """The condition in SQL, and its parameters."""
+    quoted = name.replace("'", "''")
+    left = name if name in _COLUMNS else f"(SELECT atom FROM json_each(metadata) WHERE key = '{quoted}')"
     if not isinstance(condition, Mapping):
-        clause, values = _equal(left, condition)
-        return clause, path + values
-    clauses, values = [], []
-    for operator, value in condition.items():
-        if operator == "in":
-            clause, own = _equal(left, list(value))
-        elif operator in _OPERATORS:
-            clause, own = f"{left} {_OPERATORS[operator]} ?", [_plain(value)]
-        else:
-            known = ", ".join([*_OPERATORS, "in"])
-            raise ValueError(f"`where` knows the operators {known}, got {operator!r} for {name!r}")
-        clauses.append(clause)
-        values += path + own
-    return f"({' AND '.join(clauses) or '1'})", values
+        return _comparison(left, name, "in" if _is_list(condition) else "==", condition)
+    clauses = [_comparison(left, name, sign, value) for sign, value in condition.items()]
+    return " AND ".join(["1", *(clause for clause, _ in clauses)]), [value for _, own in clauses for value in own]
 
 
-def _equal(left: str, value: Any) -> tuple[str, list[Any]]:
-    if value is None:
+def _comparison(left: str, name: str, sign: str, value: Any) -> tuple[str, list[Any]]:
+    if sign == "in" and _is_list(value):
+        options = [_comparison(left, name, "==", one) for one in value]
+        either = " OR ".join(["0", *(clause for clause, _ in options)])
+        return f"({either})", [one for _, own in options for one in own]
+    if sign not in _SIGNS:
+        known = ", ".join([*_SIGNS, "in"])
+        raise ValueError(f"`where` knows {known} (with a list), got {sign!r} for {name!r}")
+    if value is None and sign == "==":
         return f"{left} IS NULL", []
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return f"{left} IN ({', '.join('?' * len(value))})", [_plain(one) for one in value]
-    return f"{left} = ?", [_plain(value)]
+    plain = _plain(value, name)
+    if sign in ("==", "!="):
+        return f"{left} {_SIGNS[sign]} ?", [plain]
+    kind = "= 'text'" if isinstance(plain, str) else "IN ('integer', 'real')"
+    return f"({left} {_SIGNS[sign]} ? AND typeof({left}) {kind})", [plain]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
     if isinstance(value, bool):
         return int(value)  # as sqlite reads true and false in JSON
     if isinstance(value, str | int | float):
         return value
-    raise ValueError(f"`where` compares with strings, numbers, True and False, got {value!r}")
+    raise ValueError(f"`where` compares with strings, numbers, True, False and None, got {value!r} for {name!r}")

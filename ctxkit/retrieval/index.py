@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,6 @@ from ctxkit.context import Budget, Part, Plan
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexNotFound
 from ctxkit.protocols import Counter, Encoder, Vectors
-from ctxkit.retrieval import filters
 from ctxkit.retrieval.document_text import document_text, text_key
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
 from ctxkit.retrieval.engines.choose import EngineOptions
@@ -22,7 +21,7 @@ from ctxkit.retrieval.filters import Where
 from ctxkit.retrieval.fusion import Fusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
-from ctxkit.retrieval.search import MODES, Mode, Request, answer
+from ctxkit.retrieval.search import Mode, Request, answer, check_search
 from ctxkit.retrieval.snapshot import Snapshot
 from ctxkit.retrieval.storage.array_file import FileGone
 from ctxkit.retrieval.storage.chunk_rows import chunk_by_id
@@ -262,13 +261,7 @@ class Index:
 
         Raises ValueError for k below 1, an unknown mode or a malformed `where`.
         """
-        if k < 1:
-            raise ValueError(f"`k` must be at least 1, got {k!r}")
-        if mode not in MODES:
-            raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
-        _refuse_str("sources", sources)
-        if isinstance(where, Mapping):
-            filters.checked(where)
+        check_search(k, mode, where, sources)
         vectors = None if mode == "lexical" or not len(self) else self.encoder.encode_queries([query])
         request = Request(query, vectors, k, mode, where, sources)
         return self._with_snapshot(lambda snapshot: answer(snapshot, request, self._fusion))

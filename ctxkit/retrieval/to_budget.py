@@ -14,7 +14,7 @@ from ctxkit.retrieval.clusters import without_near_duplicates
 
 if TYPE_CHECKING:
     from ctxkit.retrieval.hit import Hit
-    from ctxkit.retrieval.index import Index
+    from ctxkit.retrieval.searchable import Searchable
 
 Arrange = Callable[[Sequence[Part]], Sequence[Part]]
 """Puts passages, best first, among the other parts of a prompt."""
@@ -26,7 +26,7 @@ _STEP = 8  # candidates per decision; not a fetch: the plan must not depend on h
 
 
 def retrieve_to_budget(
-    index: Index,
+    index: Searchable,
     query: str,
     budget: Budget,
     counter: Counter,

@@ -246,7 +246,7 @@ def test_no_texts_no_rows(colbert):
 
 def test_an_index_of_it_opens_by_itself_and_answers_with_maxsim(colbert, tmp_path):
     encoder = MultiVectorEncoder(str(colbert), device="cpu", full_length_search=True)
-    with Index.open(tmp_path, encoder=encoder, create=True) as index:
+    with Index.open(tmp_path, encoder=encoder, engine="exact", create=True) as index:
         index.add([Chunk(str(i), "a.md", text) for i, text in enumerate(DOCUMENTS)])
     documents, query = encoder.encode_documents(DOCUMENTS), encoder.encode_queries(["bank rates"]).values
     with Index.open(tmp_path) as index:

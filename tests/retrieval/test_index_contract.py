@@ -12,7 +12,7 @@ import pytest
 
 from ctxkit.documents.chunk import Chunk
 from ctxkit.retrieval import HashingEncoder, Index, ReciprocalRankFusion, ScoreFusion
-from ctxkit.retrieval.index import document_text
+from ctxkit.retrieval.document_text import document_text
 from ctxkit.retrieval.terms import terms
 
 WORDS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctxkit.documents.chunk import Chunk
 from ctxkit.retrieval import Change, Index
-from ctxkit.retrieval.index import document_text
+from ctxkit.retrieval.document_text import document_text
 
 
 def test_only_new_texts_are_encoded(counting, chunk):
