@@ -18,7 +18,7 @@ from ctxkit.context.compose import SEPARATOR, compose, part_text
 from ctxkit.context.group import grouped
 from ctxkit.errors import PartError
 from ctxkit.pipeline.merge import Piece, joined, merged, within
-from ctxkit.pipeline.shares import shares_of_clusters
+from ctxkit.pipeline.shares import ShareOut, in_turn, shares_of_clusters
 from ctxkit.protocols import Counter, Model
 from ctxkit.retrieval.clusters import Cluster, Clusters, cluster, hit_vectors, pooled
 from ctxkit.retrieval.hit import Hit
@@ -31,6 +31,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 _CORRECTIONS = 4  # of the room, where the exact count is above what the pieces add up to
 _LEAST_RELEVANCE = 1e-9  # `fit` offers no place to what has none
+_REPEATED = 0.1  # share of all text that must repeat other text for sharing the budget out by cluster to pay
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class ClusteredRag:
     cache: summaries by a digest of model, instruction and text; give one that outlives the object.
     summary_tokens: the longest summary, in the model's tokens.
 
+    Where hardly any text repeats (a tenth), "extract" makes every hit a cluster and takes them in order of relevance,
+    the last one cut: sharing the budget out would only take from the best.
+
     A summary that fails, is empty or is not shorter becomes a SummaryRejected warning, and the cluster is extracted.
     """
 
@@ -152,8 +156,13 @@ class ClusteredRag:
         clusters = cluster(hits, vectors, self.k, balance=self.balance, seed=self.seed)
         drafts = self._drafts(asked, clusters, counter)
         budget = Budget(budget_tokens)
-        whole = [draft.part for draft in drafts] if self.mode == "representatives" else []
-        plan = fit(whole, budget=budget, counter=counter) if whole else _fitted(asked, drafts, budget, counter)
+        if self.mode == "representatives":
+            plan = fit([draft.part for draft in drafts], budget=budget, counter=counter)
+        elif self.mode == "extract" and not _repeats(hits, drafts):
+            clusters = _singles(hits)
+            plan = _fitted(asked, self._drafts(asked, clusters, counter), budget, counter, in_turn)
+        else:
+            plan = _fitted(asked, drafts, budget, counter, shares_of_clusters)
         tokens_in = _tokens([hit.as_part(id=str(i)) for i, hit in enumerate(hits)], counter)
         return Crag(plan, clusters, self.mode, tokens_in)
 
@@ -196,6 +205,18 @@ def _draft(part: Part, pieces: Sequence[Piece]) -> _Draft:
     return _Draft(replace(part, content=joined(pieces)), tuple(pieces))
 
 
+def _repeats(hits: Sequence[Hit], drafts: Sequence[_Draft]) -> bool:
+    """Whether the hits say much more than once."""
+    kept = sum(len(piece.text) for draft in drafts for piece in draft.pieces)
+    return kept < (1 - _REPEATED) * sum(len(hit.chunk.text) for hit in hits)
+
+
+def _singles(hits: Sequence[Hit]) -> tuple[Cluster, ...]:
+    """Every hit for itself, the most relevant first."""
+    ordered = sorted(hits, key=lambda hit: (-hit.relevance, hit.rank))
+    return tuple(Cluster((hit,), hit, hit.relevance, hit.relevance) for hit in ordered)
+
+
 def _part(one: Cluster, relevance: float) -> Part:
     """The representative as a passage that names all hits of its cluster."""
     sources = list(dict.fromkeys(hit.chunk.source for hit in one.hits))
@@ -206,7 +227,7 @@ def _part(one: Cluster, relevance: float) -> Part:
     )
 
 
-def _fitted(asked: str, drafts: Sequence[_Draft], budget: Budget, counter: Counter) -> Plan:
+def _fitted(asked: str, drafts: Sequence[_Draft], budget: Budget, counter: Counter, share_out: ShareOut) -> Plan:
     """The plan of the drafts, each within its share of the budget; the room shrinks until all that have one are in."""
     needs = [counter.count_batch([f"\n{piece.text}" for piece in draft.pieces]) for draft in drafts]
     weights = [[piece.weight for piece in draft.pieces] for draft in drafts]
@@ -214,7 +235,7 @@ def _fitted(asked: str, drafts: Sequence[_Draft], budget: Budget, counter: Count
     bare = [SEPARATOR + part_text(replace(part, content=""), 10) for part in placed]
     overheads, room = counter.count_batch(bare), budget.prompt_tokens - _tokens([], counter)
     for _ in range(_CORRECTIONS):
-        shares = shares_of_clusters(needs, weights, overheads, room)
+        shares = share_out(needs, weights, overheads, room)
         placed = [
             replace(draft.part, content=within(draft.part.content, asked, share, counter))
             for i, (draft, share) in enumerate(zip(drafts, shares, strict=True))

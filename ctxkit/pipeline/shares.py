@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 _LEAST_TOKENS = 16  # of a content: less is no sentence
+
+ShareOut = Callable[[Sequence[Sequence[int]], Sequence[Sequence[float]], Sequence[int], int], list[int]]
+"""Needs and weights of each cluster's pieces, what each cluster costs besides, the room: tokens for each content."""
 
 
 def water_filled(needs: Sequence[int], weights: Sequence[float], room: int) -> list[int]:
@@ -46,3 +49,15 @@ def shares_of_clusters(
         if count == 1 or all(share >= min(sum(one), _LEAST_TOKENS) for share, one in zip(shares, needs, strict=False)):
             return shares + [0] * (len(needs) - count)
     return []
+
+
+def in_turn(
+    needs: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], overheads: Sequence[int], room: int
+) -> list[int]:
+    """Tokens for each content: all that the first needs, then the next, until the room is used up."""
+    shares = []
+    for one, overhead in zip(needs, overheads, strict=True):
+        share = min(sum(one), room - overhead)
+        shares.append(share if share >= min(sum(one), _LEAST_TOKENS) else 0)
+        room -= share + overhead if shares[-1] else 0
+    return shares

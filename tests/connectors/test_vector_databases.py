@@ -385,7 +385,8 @@ def test_it_serves_wherever_an_index_does(opened, encoder, write):
 def test_an_optimised_lance_table_answers_the_same_and_finds_what_is_new(tmp_path, encoder):
     pytest.importorskip("lancedb", reason="the extra lancedb is not installed")
     chunks = collection(400)
-    with Index.in_memory(engine="exact", encoder=encoder) as own, LanceIndex.open(tmp_path, encoder=encoder, create=True) as index:
+    lance = LanceIndex.open(tmp_path, encoder=encoder, create=True)
+    with Index.in_memory(engine="exact", encoder=encoder) as own, lance as index:
         index.add(chunks)
         index.optimise(vector_index=True)
         assert index._database.approximate()

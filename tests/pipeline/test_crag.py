@@ -120,10 +120,18 @@ def test_the_weightier_cluster_gets_the_larger_share() -> None:
         " ".join([FOX, GARDEN] * 6),
         " ".join([TRAIN] * 3 + [f"Wagon {n} is blue." for n in range(40)]),
     )
-    hits = hits_of([long_fox, long_train], [0.2, 0.6])
+    hits = hits_of([long_fox, long_train, long_train], [0.2, 0.3, 0.3])
     made = packed(ClusteredRag("extract", 2), hits, 100)
     sizes = [COUNTER.count(part.content) for part in made.parts]
     assert [part.id for part in made.parts] == ["c1", "c0"] and sizes[0] > 2 * sizes[1] and sum(sizes) > 70
+
+
+def test_where_nothing_repeats_passages_are_taken_in_turn_and_the_last_is_cut() -> None:
+    long_train = " ".join(f"Wagon {n} is blue." for n in range(40))
+    made = packed(ClusteredRag("extract", 2), hits_of([long_train, FOX, GARDEN], [0.1, 0.5, 0.3]), 60)
+    assert [part.id for part in made.parts] == ["c1", "c2", "c0"]
+    assert [part.content for part in made.parts[:2]] == [FOX, GARDEN]
+    assert 0 < len(made.parts[2].content) < len(long_train) and len(made.clusters) == 3
 
 
 def test_hits_without_relevance_count_alike() -> None:
