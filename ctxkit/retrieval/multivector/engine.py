@@ -106,12 +106,14 @@ class MultiVectorEngine:
         rerank: int | None = None,
         refine: int | None = None,
         options: SearchOptions = SearchOptions(),  # noqa: B008 - frozen
+        evidence: bool = True,
     ) -> Found:
         """The k best documents, fewer only where fewer are allowed. A document without tokens is never found.
 
         query: float32 [query tokens, dims], any number of tokens.
         mode: "maxsim", or "xtr" (arXiv 2304.01982): the first stage's scores, with what is missing imputed.
         mask: bool [documents], True where a document is allowed. Exact: nothing else is ever returned.
+        evidence: whether to say which token answers which; where not, the result's evidence has no columns.
         nprobe, t_prime, coarse, rerank, refine: the fields of SearchOptions, in its order, for this search.
         Raises ValueError where the query, the mask or a number is malformed.
         """
@@ -122,12 +124,12 @@ class MultiVectorEngine:
             raise ValueError(f'`mode` must be "maxsim" or "xtr", got {mode!r}')
         allowed = self._checked_mask(mask)
         if isinstance(self._part, ExactScan):
-            ranked = self._part.rank(self._kernels, query, k, allowed)
+            ranked = self._part.rank(self._kernels, query, k, allowed, evidence=evidence)
         else:
             chosen = _changed(options, nprobe, t_prime, coarse, rerank, refine)
-            ranked = stages.rank(self._part, self._kernels, query, k, mode, allowed, chosen)
-        evidence = np.empty((0, len(query)), np.int64) if ranked.evidence is None else ranked.evidence
-        return Found(ranked.documents.astype(np.int64), ranked.scores, evidence)
+            ranked = stages.rank(self._part, self._kernels, query, k, mode, allowed, chosen, evidence=evidence)
+        winners = np.empty((len(ranked.documents), 0), np.int64) if ranked.evidence is None else ranked.evidence
+        return Found(ranked.documents.astype(np.int64), ranked.scores, winners)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes one file, whole or not at all. Raises StoreError where that fails."""

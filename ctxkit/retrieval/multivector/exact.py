@@ -40,12 +40,16 @@ class ExactScan:
         some = self.counts > 0
         return None if some.all() else some
 
-    def rank(self, kernels: Kernels, query: np.ndarray, k: int, mask: np.ndarray | None) -> Ranked:
-        """The best k of the allowed documents, with evidence."""
+    def rank(
+        self, kernels: Kernels, query: np.ndarray, k: int, mask: np.ndarray | None, *, evidence: bool = True
+    ) -> Ranked:
+        """The best k of the allowed documents."""
         documents = np.arange(len(self), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
         rounded, unit = coding.to_int8(query)
         scores, _ = kernels.scan(self.rows, rounded, unit, None if mask is None else documents)
         best = top(documents, scores, k)
+        if not evidence:
+            return best
         winners: Any = kernels.scan(self.rows, rounded, unit, best.documents, evidence=True)[1]
         return Ranked(best.documents, best.scores, winners)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Mode = Literal["maxsim", "xtr"]
+
+_MEASURED_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class SearchOptions:
     refine_documents: of these, how many are scored again by their int8 vectors, where the engine keeps them; or 0.
 
     The defaults find 0.95 (0.96 with refinement) of the exact ten best of a million tokens: benchmarks/multivector.py.
+    All numbers but `probes` are for up to a million tokens; in larger collections they grow as tokens ** 0.25, without
+    which recall would fall.
     """
 
     probes: int = 16
@@ -64,6 +68,14 @@ class SearchOptions:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)!r}")
         if self.refine_documents < 0:
             raise ValueError(f"`refine_documents` must be 0 or more, got {self.refine_documents!r}")
+
+    def grown(self, tokens: int) -> SearchOptions:
+        """The options for a collection of so many tokens."""
+        if tokens <= _MEASURED_TOKENS:
+            return self
+        factor = (tokens / _MEASURED_TOKENS) ** 0.25
+        named = ("t_prime_tokens", "coarse_documents", "rerank_documents", "refine_documents")
+        return replace(self, **{name: round(getattr(self, name) * factor) for name in named})
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,13 @@ def rank(
     mode: Mode,
     mask: np.ndarray | None,
     options: SearchOptions,
+    *,
+    evidence: bool = True,
 ) -> Ranked:
-    """The best k documents of those allowed, with evidence; fewer only where fewer are allowed."""
+    """The best k documents of those allowed; fewer only where fewer are allowed."""
     search = Search(index, kernels, query, options)
     found = search.run(k, mode, mask)
-    return Ranked(found.documents, found.scores, search.evidence(found.documents))
+    return Ranked(found.documents, found.scores, search.evidence(found.documents) if evidence else None)
 
 
 class Search:
@@ -42,7 +44,7 @@ class Search:
     """
 
     def __init__(self, index: CodedIndex, kernels: Kernels, query: np.ndarray, options: SearchOptions) -> None:
-        self._index, self._kernels, self._options = index, kernels, options
+        self._index, self._kernels, self._options = index, kernels, options.grown(index.tokens)
         self._query = query
         codebook = index.codebook
         rounded, unit = coding.to_int8(query)
