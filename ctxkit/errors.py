@@ -21,6 +21,7 @@
             ├── RemoteRejected   the request itself was refused (4xx)
             └── ContextTruncatedByServer  the server read fewer prompt tokens than it was sent
 
+    DeviceUnavailable(CtxkitError)           the GPU that was asked for cannot be had
     MissingExtra(CtxkitError, ImportError)   an optional dependency is not installed
 
 An error states what was wrong, with the value, and what to do next. `retryable` says whether the
@@ -175,6 +176,10 @@ class ContextTruncatedByServer(RemoteError):
         self.reported_tokens = reported_tokens
         self.window_tokens = reported_tokens
         self.reply = reply
+
+
+class DeviceUnavailable(CtxkitError):
+    """The GPU that was asked for by name cannot be had, or cannot do what it is to do."""
 
 
 class MissingExtra(CtxkitError, ImportError):
