@@ -21,8 +21,8 @@
             ├── RemoteRejected   the request itself was refused (4xx)
             └── ContextTruncatedByServer  the server read fewer prompt tokens than it was sent
 
+    DeviceUnavailable(CtxkitError)           the GPU that was asked for cannot be had
     MissingExtra(CtxkitError, ImportError)   an optional dependency is not installed
-    DeviceUnavailable        the GPU that was asked for is not there, or cannot be used
 
 An error states what was wrong, with the value, and what to do next. `retryable` says whether the
 same call can succeed later.

@@ -7,6 +7,7 @@ from ctxkit.retrieval.encoders import (
     SentenceTransformerEncoder,
     TokenStateEncoder,
 )
+from ctxkit.retrieval.engines.recipes import HnswOptions, IvfOptions
 from ctxkit.retrieval.fusion import Fusion, ReciprocalRankFusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
@@ -22,9 +23,11 @@ __all__ = [
     "CrossEncoderReranker",
     "Fusion",
     "HashingEncoder",
+    "HnswOptions",
     "Hit",
     "Index",
     "IndexStats",
+    "IvfOptions",
     "MaxSimReranker",
     "MultiVectorEncoder",
     "ReciprocalRankFusion",

@@ -17,6 +17,7 @@ from ctxkit.protocols import Counter, Encoder, Vectors
 from ctxkit.retrieval.document_text import document_text, text_key
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
 from ctxkit.retrieval.engines.choose import EngineOptions
+from ctxkit.retrieval.engines.recipes import HnswOptions, IvfOptions
 from ctxkit.retrieval.filters import Where
 from ctxkit.retrieval.fusion import Fusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
@@ -103,6 +104,7 @@ class Index:
         engine: EngineName | None = None,
         build: BuildOptions | None = None,
         search: SearchOptions | None = None,
+        ann: IvfOptions | HnswOptions | None = None,
         device: str | None = None,
         verify: bool = True,
     ) -> Index:
@@ -115,6 +117,7 @@ class Index:
         engine: what searches the vectors, chosen when the index is made: None or "auto" for what suits the encoder,
             "exact", or by name. For one vector per text "flat", "ivf", "hnsw"; for one per token "multivector".
         build: how token vectors are coded; chosen when the index is made. search: how far a search of them looks.
+        ann: how "ivf" or "hnsw" is made and searched.
         device: where faiss searches: "cpu", "cuda", None for what is there.
         verify: compare the checksum of every vector file before it is searched, which reads each once.
 
@@ -140,7 +143,7 @@ class Index:
         except BaseException:
             store.close()
             raise
-        return cls(store, encoder, fusion, EngineOptions(search or SearchOptions(), device))
+        return cls(store, encoder, fusion, EngineOptions(search or SearchOptions(), ann, device))
 
     @classmethod
     def in_memory(

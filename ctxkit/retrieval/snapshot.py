@@ -112,7 +112,7 @@ class Snapshot:
 
     def vectors(self, positions: np.ndarray) -> Vectors:
         """The vectors of chunks, as well as the index knows them."""
-        return self.view.vectors(positions)
+        return self.view.vectors(self._connection, positions)
 
     def spans(self, positions: np.ndarray) -> list[np.ndarray | None]:
         """Where the rows of chunks stand in what was indexed of them, int64 [rows, 2] each, where that is known."""

@@ -9,14 +9,17 @@ import numpy as np
 from ctxkit.errors import StoreError
 from ctxkit.protocols import Vectors
 from ctxkit.retrieval.catalog import Catalog
+from ctxkit.retrieval.engines import kept
 from ctxkit.retrieval.engines.base import Engine
-from ctxkit.retrieval.engines.choose import EngineOptions, engine_for
+from ctxkit.retrieval.engines.choose import EngineOptions, engine_for, restored, states_of, takes_long
+from ctxkit.retrieval.engines.late_interaction import LateInteractionEngine
 from ctxkit.retrieval.fusion import Run
 from ctxkit.retrieval.growing import Growing
 from ctxkit.retrieval.storage.store import Store
-from ctxkit.retrieval.storage.vectors import Block, coded, uncoded
+from ctxkit.retrieval.storage.vectors import Block, coded, uncoded, vectors_of
 
 _NONE = -1
+_GROWN = 1.25  # times what is kept: keep it anew
 
 
 class VectorView:
@@ -35,11 +38,14 @@ class VectorView:
         self._others: dict[int, list[int]] = {}  # document -> its further living chunks
         self._documents = Growing(np.int64)  # of each chunk, the position of its document
         self._unowned = 0  # documents without a living chunk
+        self._kept = 0  # documents of the engine that lies beside the index
         found = coded(connection, store.files)
         if found is not None:
             index, numbers = found
             self._engine = engine_for(store.settings, index.dims, options, index)
             self._take(numbers)
+        elif takes_long(store.settings):
+            self._restore(connection)
 
     @property
     def engine(self) -> Engine | None:
@@ -53,19 +59,41 @@ class VectorView:
             self._add(block)
         self._unlink(removed[removed < len(self._documents)])
         self._link(catalog)
+        if self._engine is not None and takes_long(self._store.settings) and len(self._engine) > _GROWN * self._kept:
+            self._keep(self._engine)
 
     def search(self, query: np.ndarray, depth: int, allowed: np.ndarray | None) -> Run:
         """The best `depth` of the living chunks, and ties of the last. allowed: bool [chunks], None for all of them."""
         if self._engine is None:
             return Run.empty()
-        run = self._engine.search(query, depth, self._allowed_documents(allowed))
+        asked = query if self._store.settings.encoder.multi_vector else query[:1]
+        run = self._engine.search(asked, depth, self._allowed_documents(allowed))
         return self._of_chunks(run, allowed)
 
-    def vectors(self, chunks: np.ndarray) -> Vectors:
+    def vectors(self, connection: sqlite3.Connection, chunks: np.ndarray) -> Vectors:
         """The vectors of chunks, as well as the index knows them."""
-        if self._engine is None:
-            return Vectors(np.zeros((0, 0), np.float32), np.zeros(len(chunks) + 1, np.int64))
-        return self._engine.vectors(self._documents.values[chunks])
+        documents = self._documents.values[chunks]
+        if isinstance(self._engine, LateInteractionEngine):
+            return self._engine.vectors(documents)
+        return vectors_of(connection, self._store.files, self._numbers.values[documents])
+
+    def _restore(self, connection: sqlite3.Connection) -> None:
+        """Take the engine that was kept, where its documents are still the first ones of the index."""
+        settings = self._store.settings
+        found = kept.load(self._store.folder, settings.engine.name)
+        if found is None:
+            return
+        numbers, states = found
+        query = "SELECT number FROM documents ORDER BY number LIMIT ?"
+        known = [number for (number,) in connection.execute(query, (len(numbers),))]
+        if known == numbers.tolist():
+            self._engine = restored(settings, self._options, states)
+            self._take(numbers)
+            self._kept = len(numbers)
+
+    def _keep(self, engine: Engine) -> None:
+        kept.save(self._store.folder, self._store.settings.engine.name, self._numbers.values, states_of(engine))
+        self._kept = len(engine)
 
     def _add(self, block: Block) -> None:
         if self._engine is None:

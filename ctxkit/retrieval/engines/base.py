@@ -34,10 +34,7 @@ class Engine(Protocol):
         """The best `depth` of the allowed documents, and of an exact engine also all that tie with the last of them.
 
         query: float32 [query rows, dims]. allowed: bool [documents], None for all. What is not allowed is never in the
-        run. Fewer come back only where fewer are allowed. Best first, equal scores by the lower number.
+        run. Fewer come back only where fewer are allowed, or have rows at all. Best first, equal scores by the lower
+        number.
         """
-        ...
-
-    def vectors(self, documents: np.ndarray) -> Vectors:
-        """The rows of documents (int64), as well as the engine keeps them."""
         ...

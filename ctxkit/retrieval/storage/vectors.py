@@ -82,6 +82,20 @@ def uncoded(
         yield _block(connection, files, mapped, run)
 
 
+def vectors_of(connection: sqlite3.Connection, files: ArrayFolder, numbers: np.ndarray) -> Vectors:
+    """The vectors of documents that are in no part, in the order of `numbers`."""
+    mapped = {file.id: file for file in files_of(connection, ROWS)}
+    query = "SELECT number, rows, file, place FROM documents WHERE number = ?"
+    found = []
+    for number in numbers.tolist():
+        run = connection.execute(query, (number,)).fetchall()
+        if not run:
+            raise StoreError(f"{database_of(connection)}: vectors of document {number} are missing")
+        found.append(_block(connection, files, mapped, run).vectors.values)
+    rows_of = np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+    return Vectors(rows_of, np.cumsum([0, *map(len, found)], dtype=np.int64))
+
+
 def live_numbers(connection: sqlite3.Connection, numbers: np.ndarray) -> np.ndarray:
     """bool [documents], which of these (rising) numbers a chunk refers to."""
     if not len(numbers):
