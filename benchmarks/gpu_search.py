@@ -192,7 +192,7 @@ def device_seconds(work: Callable[[], object], rounds: int) -> float:
 
 
 def report_search(arguments: argparse.Namespace) -> None:
-    documents, ids, asked = synthetic(arguments.tokens, arguments.queries)
+    documents, ids, asked, _ = synthetic(arguments.tokens, arguments.queries)
     queries = [asked[number] for number in range(len(asked))]
     brute = BruteForce(documents, torch.float32)
     truth = brute.search_batch(queries)

@@ -70,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":
         parser.error("set OMP_NUM_THREADS=1: the figures are for one thread")
-    documents, ids, queries = synthetic(arguments.tokens, 100)
+    documents, ids, queries, _ = synthetic(arguments.tokens, 100)
     build = BuildOptions(refine=not arguments.no_refine)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -10,11 +10,11 @@ DIMS = 128
 WORDS, TOPICS, NOISE_DIMS = 5_000, 100, 16
 
 
-def synthetic(tokens: int, queries: int, seed: int = 0) -> tuple[Vectors, np.ndarray, Vectors]:
+def synthetic(tokens: int, queries: int, seed: int = 0) -> tuple[Vectors, np.ndarray, Vectors, np.ndarray]:
     """Documents that mix two topics; a token is its word in its topic, disturbed in few dimensions, as encoders do.
 
-    A query is words of one document, disturbed again. Returns the documents' vectors, int [tokens] their vocabulary
-    ids, and the queries' vectors.
+    A query is words of one document, disturbed again. Returns the documents' vectors and int [tokens] their vocabulary
+    ids, and the same of the queries.
     """
     rng = np.random.default_rng(seed)
     words, topics, spread = directions(rng, WORDS), directions(rng, TOPICS), directions(rng, NOISE_DIMS)
@@ -33,12 +33,10 @@ def synthetic(tokens: int, queries: int, seed: int = 0) -> tuple[Vectors, np.nda
         topic = (shares[here, :, None] * topics[pairs[here]]).sum(axis=1)
         values[here] = disturbed(words[ids[here]] + topic, 0.1)
     documents = Vectors(values, offsets)
-    asked = []
-    for i in rng.choice(len(lengths), queries):
-        chosen = documents[i][rng.choice(lengths[i], 17, replace=False)]
-        asked.append(disturbed(chosen, 0.05))
-    both = Vectors(np.concatenate(asked), np.cumsum([0, *map(len, asked)], dtype=np.int64))
-    return documents, ids, both
+    asked = [offsets[i] + rng.choice(lengths[i], 17, replace=False) for i in rng.choice(len(lengths), queries)]
+    rows = np.concatenate(asked)
+    both = Vectors(disturbed(values[rows], 0.05), np.arange(0, len(rows) + 1, 17, dtype=np.int64))
+    return documents, ids, both, ids[rows]
 
 
 def directions(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where `fit_peers.py` runs the peers: a virtual environment each, made once, and the rank files of tiktoken."""
+"""Where peers run: a virtual environment each, made once; and the rank files of tiktoken, for `fit_peers.py`."""
 
 from __future__ import annotations
 
@@ -51,13 +51,7 @@ class Environments:
         return self.folder / (PACKAGES[peer] or TIKTOKEN)
 
     def _install(self, peer: str) -> None:
-        done = self._home(peer) / "installed"
-        if done.exists():
-            return
-        print(f"installing {PACKAGES[peer] or TIKTOKEN} ...", file=sys.stderr)
-        run([sys.executable, "-m", "venv", "--clear", self._home(peer)])
-        run([self.python(peer), "-m", "pip", "install", "-q", TIKTOKEN, *filter(None, [PACKAGES[peer]])])
-        done.touch()
+        virtual_environment(self._home(peer), [TIKTOKEN, *filter(None, [PACKAGES[peer]])])
 
     def _fetch_ranks(self) -> None:
         self.ranks.mkdir(parents=True, exist_ok=True)
@@ -68,6 +62,18 @@ class Environments:
                 names = [name for name in archive.namelist() if "/tokenizers/" in name and "." not in Path(name).name]
                 for name in names:
                     (self.ranks / Path(name).name).write_bytes(archive.read(name))
+
+
+def virtual_environment(home: Path, *steps: Sequence[str]) -> Path:
+    """The interpreter of the environment in this folder, made where there is none. A step: one call of pip."""
+    python = home / "bin" / "python"
+    if not (home / "installed").exists():
+        print(f"installing {', '.join(name for step in steps for name in step)} ...", file=sys.stderr)
+        run([sys.executable, "-m", "venv", "--clear", home])
+        for step in steps:
+            run([python, "-m", "pip", "install", "-q", *step])
+        (home / "installed").touch()
+    return python
 
 
 def run(command: Sequence[object], **options: Any) -> None:
