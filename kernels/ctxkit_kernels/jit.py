@@ -1,7 +1,7 @@
-"""The kernels without a C++ compiler: loops by numba, products by numpy's BLAS.
+"""The kernels without a C++ compiler: loops by numba.
 
-Products of int8 are summed in float32 where all of them are exact (up to 1,040 dims), else in float64: the integers are
-those of the other paths, to the bit.
+Products of int8 are summed in int32: LLVM makes multiply-and-add instructions of 16 bits of such a loop, which beat
+numpy's float32 products by a third. The integers are those of the other paths, to the bit.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from ctxkit_kernels.interface import (
 from ctxkit_kernels.reference import ReferenceKernels
 
 _BLOCK_TOKENS = 2048
-_EXACT_DIMS = 2**24 // 127**2  # float32 holds every integer up to 2 ** 24
 _F = TypeVar("_F", bound=Callable[..., object])
 _compiled = cast(Callable[[_F], _F], numba.njit(cache=True, nogil=True, boundscheck=False))
 
 
 class NumbaKernels:
-    """Every kernel by numba and BLAS. The first call of each compiles it, some seconds, once per machine."""
+    """Every kernel by numba. The first call of each compiles it, some seconds, once per machine."""
 
     @property
     def name(self) -> str:
@@ -42,10 +41,9 @@ class NumbaKernels:
     def score_rows(self, rows: Array, query: Array, shift: int) -> RowScores:
         lanes = len(query)
         values = np.zeros((len(rows), stride_of(lanes)), np.int16)
-        columns = _columns(query, rows.shape[1])
-        for at in range(0, len(rows), _BLOCK_TOKENS):
-            products = rows[at : at + _BLOCK_TOKENS].astype(columns.dtype) @ columns
-            _narrow(products, shift, values[at : at + _BLOCK_TOKENS])
+        products = np.empty((len(rows), lanes), np.int32)
+        _products(rows, _padded(query, rows.shape[1]), products)
+        _narrow(products, shift, values)
         peaks = np.empty((-(-len(rows) // BLOCK_ROWS), values.shape[1]), np.int16)
         _peaks(values, peaks)
         return RowScores(values, peaks, lanes)
@@ -93,15 +91,16 @@ class NumbaKernels:
         evidence: bool = False,
     ) -> tuple[Array, Array | None]:
         rows, ends = _rows_of(documents, tokens.offsets)
-        columns = _columns(query, tokens.residuals.shape[1] * 8 // tokens.bits)
+        lanes = _padded(query, tokens.residuals.shape[1] * 8 // tokens.bits)
         whole = np.empty((len(rows), len(query)), np.float32)
         norms = tokens.norms[rows].astype(np.float32)
-        levels = np.empty((_BLOCK_TOKENS, len(columns)), columns.dtype)
+        levels = np.empty((_BLOCK_TOKENS, lanes.shape[1]), np.int8)
+        products = np.empty((_BLOCK_TOKENS, len(query)), np.int32)
         for at in range(0, len(rows), _BLOCK_TOKENS):
             some = rows[at : at + _BLOCK_TOKENS]
             _unpack(tokens.residuals, some, tokens.levels, tokens.bits, levels)
             here = slice(at, at + len(some))
-            products = levels[: len(some)] @ columns
+            _products(levels[: len(some)], lanes, products)
             _combine(scores.values, tokens.codes, some, products, *units, norms[here], whole[here])
         return _maxima(whole, ends, evidence)
 
@@ -110,23 +109,25 @@ class NumbaKernels:
     ) -> tuple[Array, Array | None]:
         wanted = np.arange(len(rows.offsets) - 1) if documents is None else documents
         own, ends = _rows_of(wanted, rows.offsets)
-        columns = _columns(query, rows.rows.shape[1])
+        lanes = _padded(query, rows.rows.shape[1])
         whole = np.empty((len(own), len(query)), np.float32)
+        products = np.empty((_BLOCK_TOKENS, len(query)), np.int32)
         for at in range(0, len(own), _BLOCK_TOKENS):
             some = own[at : at + _BLOCK_TOKENS]
             scales = rows.scales[some, None] * np.float32(unit)
-            whole[at : at + len(some)] = (rows.rows[some].astype(columns.dtype) @ columns) * scales
+            _products(rows.rows[some], lanes, products)
+            whole[at : at + len(some)] = products[: len(some)] * scales
         return _maxima(whole, ends, evidence)
 
     def encode(self, values: Array, codes: Array, centroids: Array, codec: Codec) -> tuple[Array, Array]:
         return ReferenceKernels().encode(values, codes, centroids, codec)
 
 
-def _columns(query: Array, padded: int) -> Array:
-    """[padded dims, lanes] in the narrowest float in which all sums are exact."""
-    columns = np.zeros((padded, len(query)), np.float32 if query.shape[1] <= _EXACT_DIMS else np.float64)
-    columns[: query.shape[1]] = query.T
-    return columns
+def _padded(query: Array, columns: int) -> Array:
+    """int8 [lanes, columns]: the query with zeros behind it."""
+    lanes = np.zeros((len(query), columns), np.int8)
+    lanes[:, : query.shape[1]] = query
+    return lanes
 
 
 def _rows_of(documents: Array, offsets: Array) -> tuple[Array, Array]:
@@ -145,12 +146,23 @@ def _maxima(whole: Array, ends: Array, evidence: bool) -> tuple[Array, Array | N
 
 
 @_compiled
+def _products(rows: Array, lanes: Array, out: Array) -> None:
+    for row in range(rows.shape[0]):
+        one = rows[row]
+        for lane in range(lanes.shape[0]):
+            two, total = lanes[lane], np.int32(0)
+            for j in range(len(one)):  # a function of its own would not be vectorised
+                total += np.int32(one[j]) * np.int32(two[j])
+            out[row, lane] = total
+
+
+@_compiled
 def _narrow(products: Array, shift: int, out: Array) -> None:
-    half = (1 << shift) >> 1
+    half, by = np.int32((1 << shift) >> 1), np.int32(shift)
+    low, high = np.int32(-32768), np.int32(32767)
     for row in range(products.shape[0]):
         for lane in range(products.shape[1]):
-            value = (np.int64(products[row, lane]) + half) >> shift
-            out[row, lane] = min(32767, max(-32768, value))
+            out[row, lane] = min(high, max(low, (products[row, lane] + half) >> by))
 
 
 @_compiled
@@ -168,13 +180,18 @@ def _select(values: Array, peaks: Array, sizes: Array, count: int, t_prime: int,
     rows = values.shape[0]
     keys = np.empty(rows, np.int64)
     for lane in range(ids.shape[0]):
-        column = np.sort(peaks[:, lane])
-        least = column[len(column) - count] if count <= len(column) else np.int16(-32768)
+        column = np.ascontiguousarray(peaks[:, lane])
+        least = np.int16(-32768)
+        if count <= len(column):
+            least = np.partition(column, len(column) - count)[len(column) - count]
         found = 0
-        for row in range(rows):
-            if values[row, lane] >= least:
-                keys[found] = -(np.int64(values[row, lane]) << 32) + row  # ascending: best score, lowest row
-                found += 1
+        for block in range(peaks.shape[0]):
+            if peaks[block, lane] < least:
+                continue
+            for row in range(block * 16, min(block * 16 + 16, rows)):
+                if values[row, lane] >= least:
+                    keys[found] = -(np.int64(values[row, lane]) << 32) + row  # ascending: best score, lowest row
+                    found += 1
         order = np.sort(keys[:found])
         covered = 0
         for i in range(count):
@@ -237,12 +254,13 @@ def _coarse(values: Array, lanes: int, documents: Array, offsets: Array, codes: 
 
 @_compiled
 def _unpack(residuals: Array, rows: Array, levels: Array, bits: int, out: Array) -> None:
-    width, last = residuals.shape[1], len(levels) - 1
+    width, last = residuals.shape[1], np.int32(len(levels) - 1)
     for i in range(len(rows)):
         packed = residuals[rows[i]]
         for part in range(8 // bits):
+            by, to = np.int32(part * bits), out[i, part * width : (part + 1) * width]
             for j in range(width):
-                out[i, part * width + j] = levels[(packed[j] >> (part * bits)) & last]
+                to[j] = levels[(np.int32(packed[j]) >> by) & last]
 
 
 @_compiled

@@ -5,14 +5,14 @@ native: the C++ kernels that are best here; numba: the same stages by numba. -re
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from harness import Given, Index, K, Method, Query, Setting, folder_bytes, main
 
 from ctxkit.protocols import Vectors
-from ctxkit.retrieval.multivector import BuildOptions, MultiVectorEngine
+from ctxkit.retrieval.multivector import BuildOptions, MultiVectorEngine, SearchOptions
 from ctxkit_kernels import Kernels, all_kernels, best_kernels
 
 FIELDS = ("nprobe", "t_prime", "coarse", "rerank", "refine")
@@ -45,8 +45,11 @@ def build(kernels: Kernels, refine: bool, given: Given, scratch: Path) -> Index:
     )
     engine.save(scratch / "index" / "engine")
 
-    def search(query: Query, **setting: int) -> np.ndarray:
-        return engine.search(query.vectors, K, evidence=False, **setting).ids  # no peer says which token answered
+    options = cache(SearchOptions)
+
+    def search(query: Query, nprobe: int, t_prime: int, coarse: int, rerank: int, refine: int) -> np.ndarray:
+        chosen = options(nprobe, t_prime, coarse, rerank, refine)
+        return engine.search(query.vectors, K, options=chosen, evidence=False).ids  # no peer says which token answered
 
     return Index(search, folder_bytes(scratch / "index"))
 
