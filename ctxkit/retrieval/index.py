@@ -118,7 +118,8 @@ class Index:
             "exact", or by name. For one vector per text "flat", "ivf", "hnsw"; for one per token "multivector".
         build: how token vectors are coded; chosen when the index is made. search: how far a search of them looks.
         ann: how "ivf" or "hnsw" is made and searched.
-        device: where faiss searches: "cpu", "cuda", None for what is there.
+        device: where faiss searches: "cpu", "cuda", None for what is there. Coded token vectors are searched on a GPU
+            where "cuda" says so.
         verify: compare the checksum of every vector file before it is searched, which reads each once.
 
         Raises IndexNotFound (none there, not `create`), IndexMismatch (another encoder, engine or format), ValueError

@@ -26,7 +26,8 @@ class EngineOptions:
     """What may differ from one opening of an index to the next.
 
     search: how far a search of coded token vectors looks. ann: how an approximate index of faiss is made and searched,
-    None for the defaults. device: where faiss searches, "cpu", "cuda", or None for what is there.
+    None for the defaults. device: where faiss searches, "cpu", "cuda", or None for what is there; coded token vectors
+    are searched on a GPU only where "cuda" says so.
     """
 
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -37,7 +38,9 @@ class EngineOptions:
 def engine_for(settings: Settings, dims: int, options: EngineOptions, coded: CodedIndex | None = None) -> Engine:
     """The engine for vectors of `dims`. coded: documents that are coded already."""
     if settings.encoder.multi_vector:
-        return LateInteractionEngine(dims, coded, options.search, exact=settings.engine.name == "exact")
+        device = None if options.device == "cpu" else options.device
+        exact = settings.engine.name == "exact"
+        return LateInteractionEngine(dims, coded, options.search, exact=exact, device=device)
     if settings.engine.name in _OVER_ROWS:
         return _OVER_ROWS[settings.engine.name](options.ann, device=options.device)
     return FlatEngine(device=options.device)

@@ -8,7 +8,8 @@ from ctxkit.protocols import Vectors
 from ctxkit.retrieval.engines.base import DECIMALS
 from ctxkit.retrieval.fusion import Run, best_and_ties
 from ctxkit.retrieval.multivector.coded import CodedIndex
-from ctxkit.retrieval.multivector.options import SearchOptions
+from ctxkit.retrieval.multivector.gpu import GpuEngine
+from ctxkit.retrieval.multivector.options import GpuOptions, SearchOptions
 from ctxkit.retrieval.multivector.stages import Search
 from ctxkit.retrieval.multivector.tail import Tail
 from ctxkit_kernels import Kernels, best_kernels
@@ -21,6 +22,7 @@ class LateInteractionEngine:
     added are all scored, by int8 rows.
 
     exact: score by float32 rows, as brute force does; slower by about the factor 5, and only without `coded`.
+    device: None searches on this CPU; "cuda" searches what is coded on that GPU (`GpuEngine`, never measured there).
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class LateInteractionEngine:
         kernels: Kernels | None = None,
         *,
         exact: bool = False,
+        device: str | None = None,
     ) -> None:
         self._coded = coded
         self._exact = exact and coded is None
@@ -38,6 +41,8 @@ class LateInteractionEngine:
         self._tail = Tail(dims)
         self._options = options
         self._kernels = kernels or best_kernels()
+        on_gpu = GpuOptions(options.rerank_documents, options.refine_documents)
+        self._gpu = GpuEngine(coded, device, options=on_gpu) if device is not None and coded is not None else None
 
     @property
     def exact(self) -> bool:
@@ -90,6 +95,9 @@ class LateInteractionEngine:
         mask, filled = None if allowed is None else allowed[: self._first], coded.with_tokens
         if filled is not None:
             mask = filled if mask is None else mask & filled
+        if self._gpu is not None:
+            found = self._gpu.search(query, depth, mask)
+            return found.ids, found.scores.astype(np.float64)
         ranked = Search(coded, self._kernels, query, self._options).run(depth, "maxsim", mask)
         documents, scores = ranked.documents.astype(np.int64), ranked.scores.astype(np.float64)
         return documents, scores
