@@ -8,7 +8,7 @@
     ├── BudgetClosed             a run, or the reservation of a call, has ended already
     ├── PromptError              the model's chat template refuses the messages
     ├── DocumentError            a file cannot be read as a document
-    ├── StoreError              an index cannot be opened, read or written
+    ├── StoreError               an index, or a store of originals, cannot be opened, read or written
     │   ├── IndexNotFound        there is no index at that path
     │   ├── IndexMismatch        the index was made by another encoder or format
     │   └── IndexLocked          another process is writing
@@ -103,7 +103,7 @@ class DocumentError(CtxkitError):
 
 
 class StoreError(CtxkitError):
-    """An index cannot be opened, read or written."""
+    """An index, or the store of a session's originals, cannot be opened, read or written."""
 
 
 class IndexNotFound(StoreError):

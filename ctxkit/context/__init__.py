@@ -1,10 +1,11 @@
 """The heart: parts and a budget in, a plan out. No torch, no network."""
 
-from ctxkit.context.budget import Budget, Limits, RunReport
+from ctxkit.context.budget import Budget
 from ctxkit.context.decision import Decision
 from ctxkit.context.fit import fit
 from ctxkit.context.ledger import Run, Ticket
 from ctxkit.context.level import Compressor, Handle, Level, LevelRequest
+from ctxkit.context.limits import Limits, RunReport
 from ctxkit.context.part import (
     KINDS,
     Kind,

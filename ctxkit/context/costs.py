@@ -13,6 +13,7 @@ from ctxkit.context.part import Kind, Part
 from ctxkit.errors import PromptError
 from ctxkit.protocols import Counter, PromptMessage, Segment
 
+SEAM_TOKENS = 16  # more than a planning cost is off where pieces meet
 _MESSAGE_TOKENS = 8  # per message, where the template refuses to render the probe
 _SAMPLE = 64  # texts counted to learn how many tokens a byte makes
 _TWO_DIGITS = 10  # stands for a passage's number, which is known only at the end

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ctxkit.context.budget import Budget
-from ctxkit.context.costs import Costs
+from ctxkit.context.costs import SEAM_TOKENS, Costs
 from ctxkit.context.decision import Decision
 from ctxkit.context.explain import decide
 from ctxkit.context.found import Found
@@ -22,7 +22,6 @@ from ctxkit.errors import BudgetInfeasible, PartError
 from ctxkit.protocols import TEMPLATE, TOOLS, Counter, Rendering, Tool
 
 _TRIES = 64  # groups rendered to find the smallest
-_SEAM_TOKENS = 16  # more than a planning cost is off where pieces meet
 
 
 def fit(
@@ -112,10 +111,9 @@ class Fitting:
         rendering = self.problem.render(levels)
         if not self.problem.fits(rendering, levels):
             return None
-        values = self.problem.values
-        value = sum(values[index] * level.utility for index, level in levels.items())
         choosable = (group for group in self.problem.groups if not self.problem.is_fixed(group))
-        return self._plan(Found(levels, rendering, value, sum(values[group.index] for group in choosable)))
+        bound = self.problem.value({group.index: self.ladders.whole(group) for group in choosable})
+        return self._plan(Found(levels, rendering, self.problem.value(levels), bound))
 
     def again(self, budget: Budget | None = None, require: Iterable[str] = ()) -> Plan:
         """The plan under another budget, or with the groups of the parts named in `require` in whole."""
@@ -147,9 +145,7 @@ class Fitting:
         return min(self._required_whole, reduced, key=lambda found: found.rendering.tokens)
 
     def _required_at(self, levels: Levels) -> Found:
-        values = self.problem.values
-        value = sum(values[index] * level.utility for index, level in levels.items())
-        return Found(levels, self.problem.render(levels), value)
+        return Found(levels, self.problem.render(levels), self.problem.value(levels))
 
     @cached_property
     def minimum(self) -> int:
@@ -194,7 +190,7 @@ class Fitting:
         cheapest = sorted(self.problem.optional, key=lambda group: (planned[group.index], group.index))
         for tries, group in enumerate(cheapest):
             # Once the planning cost is out of reach of the best found, no later group can beat it.
-            if best is not None and (tries >= _TRIES or planned[group.index] > planned[best[0].index] + _SEAM_TOKENS):
+            if best is not None and (tries >= _TRIES or planned[group.index] > planned[best[0].index] + SEAM_TOKENS):
                 break
             levels = {group.index: self.ladders.whole(group)}
             alone = self.problem.render(levels)

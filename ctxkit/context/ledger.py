@@ -9,61 +9,27 @@ window now, comes and goes; neither is ever derived from the other.
 from __future__ import annotations
 
 import math
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
-from ctxkit.context.budget import (
+from ctxkit.context.account import Account
+from ctxkit.context.limits import (
     METERS,
     TOKEN_METERS,
-    Account,
     Amounts,
     Limits,
     Meter,
     Overdraft,
     RunReport,
-    Scope,
     check_count,
     check_grant,
     check_window,
 )
+from ctxkit.context.scope import Scope
+from ctxkit.context.tree_lock import TreeLock
 from ctxkit.errors import BudgetClosed, BudgetError, BudgetOverdrawn, CtxkitError
 from ctxkit.protocols import Reply
-
-T = TypeVar("T")
-
-
-class TreeLock:
-    """The lock of one tree of runs.
-
-    Python may run a finaliser (a dropped generator that held a ticket) anywhere, so also inside the locked section and
-    in the same thread. What a finaliser does is `do`: there it waits until the section is over, instead of for ever.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._owner = 0
-        self._later: deque[Callable[[], object]] = deque()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._owner = threading.get_ident()
-
-    def __exit__(self, *exc_info: object) -> None:
-        while self._later:
-            self._later.popleft()()
-        self._owner = 0
-        self._lock.release()
-
-    def do(self, action: Callable[[], T]) -> T | None:
-        """`action()` under the lock. None, and later, when this thread is inside the locked section already."""
-        if self._owner == threading.get_ident():
-            self._later.append(action)
-            return None
-        with self:
-            return action()
 
 
 class Ticket(Scope):

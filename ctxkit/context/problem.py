@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,6 +48,10 @@ class Problem:
         if len(values) != len(self.groups):
             raise PartError(f"`utility` gave {len(values):,} values for {len(self.groups):,} groups")
         return values
+
+    def value(self, levels: Levels) -> float:
+        """What these levels are worth; rounded once, so that equal sets of values are equal sums."""
+        return math.fsum(self.values[index] * level.utility for index, level in levels.items())
 
     def is_fixed(self, group: Group) -> bool:
         """Whether there is nothing to choose: the group is in whole, whatever it costs, or held at a level."""
@@ -109,15 +114,15 @@ class Problem:
 
     def render(self, levels: Levels) -> Rendering:
         """The exact prompt of these levels."""
-        messages, tools = self.messages(levels), self.tools_with(levels)
-        if not messages and not tools:
-            return Rendering(0, (), {})
-        return self.counter.render(messages, tools=tools)
+        return self._rendered(levels, self.tools_with(levels))
 
     def render_bare(self, levels: Levels) -> Rendering:
         """As `render`, without the `expand` tool, whose cost is no single level's."""
+        return self._rendered(levels, self.tools)
+
+    def _rendered(self, levels: Levels, tools: Sequence[Tool]) -> Rendering:
         messages = self.messages(levels)
-        return self.counter.render(messages, tools=self.tools) if messages or self.tools else Rendering(0, (), {})
+        return self.counter.render(messages, tools=tools) if messages or tools else Rendering(0, (), {})
 
     def tokens_by_kind(self, rendering: Rendering) -> dict[Kind, int]:
         tokens = dict.fromkeys(KINDS, 0)

@@ -7,20 +7,19 @@ over goes to single groups that may still fit, and to levels that have a size to
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctxkit.context.costs import Costs
+from ctxkit.context.costs import SEAM_TOKENS, Costs
 from ctxkit.context.found import Found
 from ctxkit.context.group import Group
 from ctxkit.context.knapsack import Choice
 from ctxkit.context.ladders import Ladders
 from ctxkit.context.level import Level
 from ctxkit.context.problem import Levels, Problem
-from ctxkit.context.table import SEAM_TOKENS, Table
+from ctxkit.context.table import Table
 from ctxkit.context.typical import LEAST_REDUCIBLE_TOKENS, typical
 
 LEAST_LEVEL_TOKENS = 2  # no reduced level is smaller, about
@@ -53,13 +52,12 @@ class Search:
         groups = self._looked_at()
         table = self._table(groups)
         choice = table.chosen(table.capacity, table.room_under_caps())
-        if self._all_whole(table.levels(choice.picks)):
-            found = self._best(table)
-            if self._all_whole(found.levels):
-                return found
+        best = self._best(table) if self._all_whole(table.levels(choice.picks)) else None
+        if best is not None and self._all_whole(best.levels):
+            return best
         asked = self._worth_asking(choice, table)
         if not asked:
-            return self._best(table)
+            return best or self._best(table)
         self.ladders.ask(asked)
         groups = sorted({group.index: group for group in (*groups, *asked)}.values(), key=lambda group: group.index)
         return self._stretched(self._best(self._table(groups)), asked)
@@ -95,11 +93,10 @@ class Search:
         candidates = [*self.problem.required, *self.problem.optional]
         if len(candidates) > _ASK_ALL:
             return self._likely_reduced(table)
-        candidates.sort(key=lambda group: (not group.required, -values[group.index], -group.index))
         price = choice.shadow_price * LEAST_LEVEL_TOKENS
         worthy = sum(group.required or values[group.index] > price for group in candidates)
         left = max(table.capacity - table.planned(choice.picks), 0)
-        return candidates[: worthy + left // LEAST_LEVEL_TOKENS]
+        return self._worthiest_first(candidates)[: worthy + left // LEAST_LEVEL_TOKENS]
 
     def _likely_reduced(self, table: Table) -> list[Group]:
         """Groups that would be reduced if levels were what they are on average; among many, only these are asked."""
@@ -107,8 +104,12 @@ class Search:
         if max(sizes) < LEAST_REDUCIBLE_TOKENS:
             return []
         likely = typical(table.groups, sizes, self.problem.values, table.capacity)
+        return self._worthiest_first(likely)[:_ASKED]
+
+    def _worthiest_first(self, groups: Sequence[Group]) -> list[Group]:
+        """Required groups before the others, the newer of two equals first."""
         values = self.problem.values
-        return sorted(likely, key=lambda group: (not group.required, -values[group.index], -group.index))[:_ASKED]
+        return sorted(groups, key=lambda group: (not group.required, -values[group.index], -group.index))
 
     def _best(self, table: Table) -> Found:
         found = self._filled(self._corrected(table), table)
@@ -132,9 +133,8 @@ class Search:
             rendering = problem.render(levels)
             over, excess = rendering.tokens - problem.limit, problem.over_caps(rendering, levels)
             if over <= 0 and not excess:
-                best = self._better(
-                    best, Found(levels, rendering, self.value(levels), choice.bound, choice.shadow_price)
-                )
+                found = Found(levels, rendering, problem.value(levels), choice.bound, choice.shadow_price)
+                best = self._better(best, found)
                 if -over < table.least_step(choice.picks):
                     break
                 capacity = table.planned(choice.picks) - over
@@ -157,10 +157,6 @@ class Search:
 
     def _better(self, best: Found, found: Found) -> Found:
         return found if best is self.base or found.value > best.value else best
-
-    def value(self, levels: Levels) -> float:
-        """What these levels are worth; rounded once, so that equal sets of values are equal sums."""
-        return math.fsum(self.problem.values[index] * level.utility for index, level in levels.items())
 
     def _tries(self, found: Found) -> int:
         return max(2, min(_TRIES, _RENDERED_TOKENS // max(found.rendering.tokens, 1)))
@@ -199,7 +195,7 @@ class Search:
     def _tried(self, found: Found, levels: Mapping[int, Level]) -> Found | None:
         """These levels rendered, where they fit and are worth more."""
         levels = self.problem.led_by_user(levels)
-        value = self.value(levels)
+        value = self.problem.value(levels)
         if value <= found.value:
             return None
         rendering = self.problem.render(levels)

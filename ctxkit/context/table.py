@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from ctxkit.context.compose import opens_message
-from ctxkit.context.costs import Costs
+from ctxkit.context.costs import SEAM_TOKENS, Costs
 from ctxkit.context.found import Found
 from ctxkit.context.group import Group
 from ctxkit.context.knapsack import Choice, at_least, choose, single_steps
@@ -22,7 +22,6 @@ from ctxkit.context.menu import Menu, Row
 from ctxkit.context.part import Kind
 from ctxkit.context.problem import Levels, Problem
 
-SEAM_TOKENS = 16  # more than a planning cost is off where pieces meet
 MESSAGE_SEAM_TOKENS = 3  # where every part has a message of its own
 _MEASURED = 96  # options, at most, whose cost is measured by rendering them instead of adding up counts
 _MEASURED_TOKENS = 40_000  # rendered for that, at most, in all

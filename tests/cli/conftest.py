@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +17,7 @@ import pytest
 from ctxkit.cli import main
 from ctxkit.retrieval import HashingEncoder, Index
 from ctxkit.testing import TINY_TEMPLATE, tiny_llama, tiny_tokenizer
+from tests.servers import Content, OpenAIServer, as_events, serving
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 SERVER_SAYS = "The Zorblax colony has 4321 birds. Bananas are yellow."
@@ -108,38 +107,13 @@ def indexed(docs: Path, ctxkit: Callable[..., Ran]) -> Path:
     return docs
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.seen.append((body, self.headers.get("authorization")))  # type: ignore[attr-defined]
-        deltas = [{"choices": [{"delta": {"content": word + " "}}]} for word in SERVER_SAYS.split()]
-        deltas.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-        events = [f"data: {json.dumps(delta)}\n\n" for delta in deltas]
-        self._send("text/event-stream", "".join([*events, "data: [DONE]\n\n"]).encode())
-
-    def do_GET(self) -> None:
-        self._send("application/json", b'{"data": [{"id": "first-model"}, {"id": "other"}]}')
-
-    def _send(self, content_type: str, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("content-type", content_type)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+def _answered(body: dict[str, Any]) -> Content:
+    deltas = [{"choices": [{"delta": {"content": word + " "}}]} for word in SERVER_SAYS.split()]
+    return as_events([*deltas, {"choices": [{"delta": {}, "finish_reason": "stop"}]}])
 
 
 @pytest.fixture
-def server() -> Iterator[Any]:
+def server() -> Iterator[OpenAIServer]:
     """A small OpenAI-compatible server: `server.url`, and the requests it saw in `server.seen`."""
-    running: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    running.seen = []
-    running.url = f"http://127.0.0.1:{running.server_port}/v1"
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
+    with serving(OpenAIServer(["first-model", "other"], _answered)) as running:
+        yield running

@@ -18,8 +18,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from ctxkit.context.budget import METERS, Amounts, Budget, Limits, RunReport
+from ctxkit.context.budget import Budget
 from ctxkit.context.ledger import Run, Standing, Ticket
+from ctxkit.context.limits import METERS, Amounts, Limits, RunReport
 from ctxkit.errors import BudgetClosed, BudgetError, BudgetOverdrawn
 from ctxkit.protocols import Reply
 

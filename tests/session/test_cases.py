@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,40 +14,7 @@ from ctxkit.context.chat import anthropic_problems, openai_problems, to_anthropi
 from ctxkit.protocols import Counter
 from ctxkit.testing import ScriptedModel, WhitespaceCounter
 from ctxkit.tokens import FixedCost
-
-Message = dict[str, Any]
-
-
-def words(n: int, seed: int = 0) -> str:
-    rng = random.Random(seed)
-    return " ".join(
-        rng.choice("the error file path value of row 17 id-4 window data cat ran.".split()) for _ in range(n)
-    )
-
-
-def system(text: str = "You help.") -> Message:
-    return {"role": "system", "content": text}
-
-
-def user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def answer(text: str) -> Message:
-    return {"role": "assistant", "content": text}
-
-
-def calls(*named: tuple[str, str]) -> Message:
-    made = [{"id": i, "type": "function", "function": {"name": "read", "arguments": text}} for i, text in named]
-    return {"role": "assistant", "content": None, "tool_calls": made}
-
-
-def result(call_id: str, text: Any) -> Message:
-    return {"role": "tool", "tool_call_id": call_id, "content": text}
-
-
-def tool_round(call_id: str, text: str, arguments: str = "{}") -> list[Message]:
-    return [calls((call_id, arguments)), result(call_id, text)]
+from tests.session.messages import Message, answer, calls, result, system, tool_round, user, words
 
 
 def planned(messages: list[Message], window: int, counter: Counter | None = None, **more: Any) -> Plan:

@@ -17,8 +17,7 @@ from ctxkit.context.expand import EXPAND
 from ctxkit.errors import PartError
 from ctxkit.session import Session, SqliteOriginals
 from ctxkit.testing import WhitespaceCounter
-
-Message = dict[str, Any]
+from tests.session.messages import Message, calls, file_round, user
 
 
 def words(n: int, seed: int = 0) -> str:
@@ -26,21 +25,8 @@ def words(n: int, seed: int = 0) -> str:
     return " ".join(f"w{rng.randrange(10_000)}" for _ in range(n))
 
 
-def user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
 def asks(tool: str, call_id: str, arguments: Any) -> Message:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    call = {"id": call_id, "type": "function", "function": {"name": tool, "arguments": text}}
-    return {"role": "assistant", "content": None, "tool_calls": [call]}
-
-
-def tool_round(call_id: str, text: str) -> list[Message]:
-    return [
-        asks("read", call_id, {"path": f"{call_id}.py"}),
-        {"role": "tool", "tool_call_id": call_id, "content": text},
-    ]
+    return calls((call_id, arguments if isinstance(arguments, str) else json.dumps(arguments)), tool=tool)
 
 
 def after_three_rounds(window: int = 400, size: int = 150, **more: Any) -> tuple[Session, Plan]:
@@ -49,7 +35,7 @@ def after_three_rounds(window: int = 400, size: int = 150, **more: Any) -> tuple
     session.add(user("Find the leak."))
     plan = session.plan()
     for i in range(3):
-        session.add(*tool_round(f"c{i}", words(size, i)))
+        session.add(*file_round(f"c{i}", words(size, i)))
         plan = session.plan()
     assert plan.decision("m2").level != "full"
     return session, plan
@@ -76,7 +62,7 @@ def test_what_was_expanded_is_in_the_next_prompt_and_something_else_made_room() 
 
 def test_what_is_larger_than_the_window_is_expanded_as_far_as_it_goes() -> None:
     session, _ = after_three_rounds()
-    session.add(*tool_round("big", words(900, 9)))
+    session.add(*file_round("big", words(900, 9)))
     session.plan()
     plan = expanded(session, "m8")
     answer = plan.decision(plan.decisions[-1].part.id)
@@ -97,7 +83,7 @@ def test_expanding_again_and_again_always_fits(sizes: list[int], window: int, pi
     session = Session(budget=Budget(window), counter=WhitespaceCounter())
     session.add(user("task"))
     for i, size in enumerate(sizes):
-        session.add(*tool_round(f"c{i}", words(size, i)))
+        session.add(*file_round(f"c{i}", words(size, i)))
     plan = session.plan()
     for turn, pick in enumerate(picks):
         left_out = [decision.part.id for decision in plan.decisions if decision.sent is not decision.part]
@@ -128,7 +114,7 @@ def test_the_tool_is_offered_exactly_while_a_handle_can_be_seen() -> None:
 def test_lines_of_a_ref_are_given_alone() -> None:
     session = Session(budget=Budget(120), counter=WhitespaceCounter())
     lines = [f"line {i} says nothing of interest" for i in range(1, 101)]
-    session.add(user("task"), *tool_round("a", "\n".join(lines)))
+    session.add(user("task"), *file_round("a", "\n".join(lines)))
     session.plan()
     assert session.expand("m2:40-42") == "\n".join(lines[39:42])
     assert session.expand('"m2"') == "\n".join(lines)
@@ -183,6 +169,6 @@ def test_a_text_with_lone_surrogates_comes_back_from_the_file_byte_for_byte(tmp_
     text = words(200) + "\n\ud83d \x00 end"
     with SqliteOriginals(tmp_path / "o.sqlite") as store:
         session = Session(budget=Budget(120), counter=WhitespaceCounter(), store=store)
-        session.add(user("task"), *tool_round("a", text))
+        session.add(user("task"), *file_round("a", text))
         session.plan()
         assert session.expand("m2") == text

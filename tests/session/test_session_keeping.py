@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,50 +20,16 @@ from ctxkit.errors import PartError, StoreError
 from ctxkit.protocols import TOOLS, PromptMessage, Rendering, Tool
 from ctxkit.session import CachePrices, CacheReport, MemoryOriginals, Session
 from ctxkit.testing import WhitespaceCounter, tiny_counter
+from tests.session.messages import Message, answer, calls, file_round, lined, result, system, user
 
-Message = dict[str, Any]
 Turn = list[Message]
-
-_WORDS = "the error file path value of row 17 id-4 window data cat ran.\n".split(" ")
-
-
-def words(n: int, seed: int = 0) -> str:
-    """So many words, among them some that end a line."""
-    rng = random.Random(seed)
-    return " ".join(rng.choice(_WORDS) for _ in range(n))
-
-
-def system(text: str = "You help.") -> Message:
-    return {"role": "system", "content": text}
-
-
-def user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def answer(text: str) -> Message:
-    return {"role": "assistant", "content": text}
-
-
-def calls(*named: tuple[str, str, str]) -> Message:
-    """(id, tool, arguments) of each call."""
-    made = [{"id": i, "type": "function", "function": {"name": name, "arguments": text}} for i, name, text in named]
-    return {"role": "assistant", "content": None, "tool_calls": made}
-
-
-def result(call_id: str, text: str) -> Message:
-    return {"role": "tool", "tool_call_id": call_id, "content": text}
-
-
-def tool_round(call_id: str, text: str) -> Turn:
-    return [calls((call_id, "read", json.dumps({"path": f"{call_id}.py"}))), result(call_id, text)]
 
 
 @st.composite
 def growing(draw: st.DrawFn) -> list[Turn]:
     """The turns of a conversation: what is added before each plan. The first begins with the user."""
-    opening = [system(words(draw(st.integers(1, 8))))] if draw(st.booleans()) else []
-    turns = [[*opening, user(words(draw(st.integers(1, 20))))]]
+    opening = [system(lined(draw(st.integers(1, 8))))] if draw(st.booleans()) else []
+    turns = [[*opening, user(lined(draw(st.integers(1, 20))))]]
     for number in range(draw(st.integers(1, 10))):
         size = draw(st.sampled_from([1, 6, 25, 60, 140]))
         shape = draw(st.sampled_from(["talk", "round", "round", "parallel", "two users", "note"]))
@@ -73,17 +38,17 @@ def growing(draw: st.DrawFn) -> list[Turn]:
 
 
 def _turn(shape: str, number: int, size: int) -> Turn:
-    text = words(size, number)
+    text = lined(size, number)
     if shape == "round":
-        return tool_round(f"c{number}", text)
+        return file_round(f"c{number}", text)
     if shape == "parallel":
         ids = [f"p{number}-{i}" for i in range(3)]
-        return [calls(*[(i, "read", "{}") for i in ids]), *[result(i, text) for i in ids]]
+        return [calls(*[(i, "{}") for i in ids]), *[result(i, text) for i in ids]]
     if shape == "two users":
-        return [user(words(4, number)), user(words(5, number))]
+        return [user(lined(4, number)), user(lined(5, number))]
     if shape == "note":
-        return [answer(text), system(words(3, number)), user(words(5, number))]
-    return [answer(text), user(words(7, number))]
+        return [answer(text), system(lined(3, number)), user(lined(5, number))]
+    return [answer(text), user(lined(7, number))]
 
 
 def played(session: Session, turns: Sequence[Turn]) -> Iterator[tuple[Plan, CacheReport]]:
@@ -194,7 +159,7 @@ def test_planning_again_without_a_new_message_changes_nothing(turns: list[Turn],
 
 def agent(rounds: int, size: int = 60) -> list[Turn]:
     start = [system(), user("Find the leak in pool.py")]
-    return [start, *[tool_round(f"c{i}", words(size, i)) for i in range(rounds)]]
+    return [start, *[file_round(f"c{i}", lined(size, i)) for i in range(rounds)]]
 
 
 def test_two_turns_just_over_the_trigger_make_one_compaction_not_two() -> None:
@@ -276,7 +241,7 @@ def test_a_question_that_was_dropped_stays_out_when_its_answer_joins_it() -> Non
 
 def test_a_result_that_comes_late_changes_its_call_and_the_report_says_so() -> None:
     session = Session(budget=Budget(500), counter=WhitespaceCounter())
-    session.add(user("go"), calls(("a", "read", "{}"), ("b", "read", "{}")), result("a", "first"), user("and?"))
+    session.add(user("go"), calls(("a", "{}"), ("b", "{}")), result("a", "first"), user("and?"))
     session.plan()
     session.add(result("b", "second"))
     assert len(session.plan().messages) == 5
@@ -286,7 +251,7 @@ def test_a_result_that_comes_late_changes_its_call_and_the_report_says_so() -> N
 
 def test_a_tool_round_of_which_something_was_dropped_is_never_sent_in_part() -> None:
     session = Session(budget=Budget(60), counter=WhitespaceCounter(), compressors=())
-    session.add(user("task"), calls(("a", "read", "{}"), ("b", "read", "{}")), result("a", words(50)), user("and?"))
+    session.add(user("task"), calls(("a", "{}"), ("b", "{}")), result("a", lined(50)), user("and?"))
     assert not session.plan().decision("m1").kept
     session.add(result("b", "second"))
     plan = session.plan()
@@ -363,7 +328,7 @@ def test_an_error_leaves_the_session_as_it_was() -> None:
 
     session = Session(budget=Budget(380), counter=WhitespaceCounter(), store=Broken())
     *_, (plan, cache) = played(session, agent(4))
-    session.add(*tool_round("last", words(60)))
+    session.add(*file_round("last", lined(60)))
     with pytest.raises(StoreError, match="full"):
         session.plan()
     assert session.cache is cache
