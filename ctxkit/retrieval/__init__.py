@@ -8,9 +8,12 @@ from ctxkit.retrieval.encoders import (
     TokenStateEncoder,
 )
 from ctxkit.retrieval.fusion import Fusion, ReciprocalRankFusion, ScoreFusion
+from ctxkit.retrieval.heat_map import HeatMap
+from ctxkit.retrieval.heat_map_html import page as heat_map_page
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
+from ctxkit.retrieval.placing import placings
 from ctxkit.retrieval.rerank import CrossEncoderReranker, MaxSimReranker, Reranker, reranked
 from ctxkit.retrieval.to_budget import retrieve_to_budget
 
@@ -21,6 +24,7 @@ __all__ = [
     "CrossEncoderReranker",
     "Fusion",
     "HashingEncoder",
+    "HeatMap",
     "Hit",
     "Index",
     "IndexStats",
@@ -32,6 +36,8 @@ __all__ = [
     "SearchOptions",
     "SentenceTransformerEncoder",
     "TokenStateEncoder",
+    "heat_map_page",
+    "placings",
     "reranked",
     "retrieve_to_budget",
 ]

@@ -38,7 +38,8 @@ def answer(snapshot: Snapshot, request: Request, fusion: Fusion) -> list[Hit]:
         final, kind = fusion.fuse(runs), fusion.kind
         final = snapshot.ordered(final, len(final))
     else:
-        final, kind = runs.get(request.mode, Run.empty()), request.mode
+        final = runs.get(request.mode, Run.empty())
+        kind = "maxsim" if request.mode == "dense" and snapshot.multi_vector else request.mode
     return _hits(snapshot, request, final, runs, relevances(final, kind))
 
 
