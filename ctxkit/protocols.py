@@ -296,12 +296,14 @@ class Match:
     """Which token of a chunk answered a token of the query best: its half-open byte span in the chunk's text.
 
     asked: the query's token as text. similarity: the inner product of both vectors.
+    asked_at: where in the query that token begins, in characters; -1 where nobody knows.
     """
 
     start: int
     end: int
     asked: str
     similarity: float
+    asked_at: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ctxkit import __version__
-from ctxkit.cli import ask, count, index, models, pack, plan
+from ctxkit.cli import ask, bench, count, index, models, pack, plan, search
 from ctxkit.cli.output import fail
 from ctxkit.errors import BudgetInfeasible, CtxkitError
 
@@ -23,11 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("index")(index.index)
+app.command("search")(search.search)
 app.command("pack")(pack.pack)
 app.command("ask")(ask.ask)
 app.command("plan")(plan.plan)
 app.command("count")(count.count)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 
 _NAMED = 8  # parts that a refusal names
 _debug = "--debug"

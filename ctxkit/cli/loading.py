@@ -15,6 +15,7 @@ from ctxkit.errors import DocumentError
 
 if TYPE_CHECKING:
     from ctxkit.models import LocalModel, RemoteModel
+    from ctxkit.protocols import Encoder
     from ctxkit.retrieval import Index
     from ctxkit.tokens import EstimatingCounter, TemplateCounter
 
@@ -61,6 +62,25 @@ def open_index(folder: Path | None) -> Index:
     from ctxkit.retrieval import Index
 
     return Index.open(folder or settings().index)
+
+
+def open_encoder(name: str | None, *, by_token: bool) -> Encoder:
+    """The encoder of that name, None for the packaged one. by_token: one vector per token, of a model trained for it
+    (ColBERT, XTR), else of the token states of any other."""
+    from ctxkit.errors import ModelNotFound
+    from ctxkit.retrieval import MultiVectorEncoder, SentenceTransformerEncoder, TokenStateEncoder
+
+    if not by_token:
+        return SentenceTransformerEncoder(name) if name else SentenceTransformerEncoder()
+    if name is None:
+        return TokenStateEncoder()
+    trained = MultiVectorEncoder(name)
+    try:
+        trained.dims  # noqa: B018 - loads the model
+    except ModelNotFound:
+        note(f"{name} is not trained for late interaction: its token states are taken")
+        return TokenStateEncoder(name)
+    return trained
 
 
 def open_counter(model: str | None) -> TemplateCounter | EstimatingCounter:

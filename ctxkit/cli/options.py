@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ctxkit.context import Budget
 
 _DEFAULT_RESERVE = 256
+
+# As the library lists them, which is not loaded before a command runs; a test compares.
+EngineName = Literal["auto", "exact", "multivector", "flat", "ivf", "hnsw"]
+SearchMode = Literal["hybrid", "dense", "lexical"]
 
 
 def _readable(question: str | None) -> str | None:

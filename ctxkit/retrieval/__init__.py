@@ -9,9 +9,12 @@ from ctxkit.retrieval.encoders import (
 )
 from ctxkit.retrieval.engines.recipes import HnswOptions, IvfOptions
 from ctxkit.retrieval.fusion import Fusion, ReciprocalRankFusion, ScoreFusion
+from ctxkit.retrieval.heat_map import HeatMap
+from ctxkit.retrieval.heat_map_html import page as heat_map_page
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
+from ctxkit.retrieval.placing import placings
 from ctxkit.retrieval.rerank import CrossEncoderReranker, MaxSimReranker, Reranker, reranked
 from ctxkit.retrieval.searchable import Searchable, Writable
 from ctxkit.retrieval.to_budget import retrieve_to_budget
@@ -23,6 +26,7 @@ __all__ = [
     "CrossEncoderReranker",
     "Fusion",
     "HashingEncoder",
+    "HeatMap",
     "HnswOptions",
     "Hit",
     "Index",
@@ -37,6 +41,8 @@ __all__ = [
     "Searchable",
     "SentenceTransformerEncoder",
     "TokenStateEncoder",
+    "heat_map_page",
+    "placings",
     "Writable",
     "reranked",
     "retrieve_to_budget",

@@ -20,7 +20,7 @@ def lexical_evidence(query: str, text: str, *, limit: int = 3) -> tuple[Evidence
     wanted = set(terms(query))
     found = [
         Evidence(start, end, len(common) / len(wanted))
-        for start, end, sentence in _sentences(text)
+        for start, end, sentence in sentences(text)
         if (common := wanted.intersection(terms(sentence)))
     ]
     return tuple(sorted(found, key=lambda span: (-span.score, span.start))[:limit])
@@ -33,14 +33,15 @@ def token_evidence(matches: Sequence[Match], text: str, *, limit: int = 3) -> tu
     """
     total = sum(max(match.similarity, 0.0) for match in matches)
     found = []
-    for start, end, _ in _sentences(text):
+    for start, end, _ in sentences(text):
         held = sum(max(match.similarity, 0.0) for match in matches if start <= match.start < end)
         if held > 0:
             found.append(Evidence(start, end, held / total))
     return tuple(sorted(found, key=lambda span: (-span.score, span.start))[:limit])
 
 
-def _sentences(text: str) -> Iterator[tuple[int, int, str]]:
+def sentences(text: str) -> Iterator[tuple[int, int, str]]:
+    """First byte, end and text of each sentence (or line)."""
     at_character = at_byte = 0
     for match in _SENTENCE.finditer(text):
         at_byte += len(text[at_character : match.start()].encode())

@@ -93,8 +93,8 @@ class ScoreFusion:
 
     The convex combination of Bruch, Gai and Ingber (arXiv 2210.11934), scaled by each method's best score. A hit that
     a method did not find gets 0 from it, or its last score where the method was cut off at `depth`. Negative scores
-    count as 0. Against reciprocal ranks, hit@1 is 0.952 and 0.936 on xquad-en, nDCG@10 0.428 and 0.419 on cranfield
-    (`benchmarks/retrieval_quality.py`); any dense weight from 0.5 to 0.7 does about as well.
+    count as 0. Against reciprocal ranks, hit@1 is 0.952 and 0.936 on xquad-en, nDCG@10 0.406 and 0.398 on cranfield
+    (`benchmarks/retrieval_quality.py`); any dense weight from 0.5 to 0.7 does about as well, also for token vectors.
 
     weights: factor per method, 1 where absent. depth: hits taken from each method.
     """

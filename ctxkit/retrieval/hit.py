@@ -67,6 +67,12 @@ class Hit:
             "matches": [asdict(match) for match in self.matches],
         }
 
+    def _repr_html_(self) -> str:
+        """The passage as a heat map, in a notebook."""
+        from ctxkit.retrieval.heat_map import HeatMap
+
+        return HeatMap.of(self)._repr_html_()
+
     def __repr__(self) -> str:
         text = " ".join(self.chunk.text.split())
         shown = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

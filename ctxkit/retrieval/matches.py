@@ -35,16 +35,16 @@ def matches_of(
         in_bytes = byte_spans(chunk.text, np.where(standing[:, None], in_text, 0))
         found.append(
             tuple(
-                Match(int(in_bytes[winner, 0]), int(in_bytes[winner, 1]), word, float(similar[winner, lane]))
-                for lane, (winner, word) in enumerate(zip(winners.tolist(), words, strict=True))
+                Match(int(in_bytes[winner, 0]), int(in_bytes[winner, 1]), word, float(similar[winner, lane]), at)
+                for lane, (winner, (at, word)) in enumerate(zip(winners.tolist(), words, strict=True))
                 if standing[winner] and word
             )
         )
     return found
 
 
-def _words(query: str, asked: Vectors) -> list[str]:
-    """The text of each row of the query, "" where it stands in none or nobody knows."""
+def _words(query: str, asked: Vectors) -> list[tuple[int, str]]:
+    """Where each row of the query begins, and its text; "" where it stands in none or nobody knows."""
     if not isinstance(asked, TokenVectors):
-        return [""] * len(asked[0])
-    return [query[start:end] for start, end in asked.spans.tolist()]
+        return [(-1, "")] * len(asked[0])
+    return [(start, query[start:end]) for start, end in asked.spans.tolist()]

@@ -37,7 +37,7 @@ class Request:
 def answer(snapshot: Snapshot, request: Request, fusion: Fusion) -> list[Hit]:
     """The hits. Call inside `store.reading()` of the snapshot's generation."""
     runs = _runs(snapshot, request, fusion.depth)
-    found = ranked(runs, request.mode, fusion, lambda run: snapshot.ordered(run, len(run)))
+    found = ranked(runs, request.mode, fusion, snapshot.ordered, multi_vector=snapshot.multi_vector)
     positions = found.run.first(request.k).positions
     chunks = snapshot.chunks(positions.tolist())
     return hits_of(request, runs, found, chunks, _matches(snapshot, request, positions, chunks))
@@ -64,13 +64,22 @@ class Ranked:
 
 
 def ranked(
-    runs: Mapping[str, Run], mode: Mode, fusion: Fusion, order: Callable[[Run], Run] = lambda run: run
+    runs: Mapping[str, Run],
+    mode: Mode,
+    fusion: Fusion,
+    order: Callable[[Run], Run] = lambda run: run,
+    *,
+    multi_vector: bool = False,
 ) -> Ranked:
-    """One run of what each method found: the fusion of all for "hybrid", else that of `mode`. order: of ties."""
+    """One run of what each method found: the fusion of all for "hybrid", else that of `mode`. order: of ties.
+
+    multi_vector: whether dense scores are MaxSim's, which spread otherwise.
+    """
     if mode == "hybrid":
         final, kind = order(fusion.fuse(runs)), fusion.kind
     else:
-        final, kind = runs.get(mode, Run.empty()), mode
+        final = runs.get(mode, Run.empty())
+        kind = "maxsim" if mode == "dense" and multi_vector else mode
     return Ranked(final, relevances(final, kind))
 
 

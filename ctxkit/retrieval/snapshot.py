@@ -154,10 +154,10 @@ class Snapshot:
             chunk = self._chunks[position]
             mask[position] = chunk is not None and bool(where(chunk))
 
-    def ordered(self, run: Run, depth: int) -> Run:
-        """The best `depth` of a run that holds all ties; equal scores in order of chunk id."""
+    def ordered(self, run: Run, depth: int | None = None) -> Run:
+        """The best `depth` (None: all) of a run that holds all ties; equal scores in order of chunk id."""
         if len(run) and (run.scores[1:] == run.scores[:-1]).any():
             ids = np.array([self.catalog.ids[position] for position in run.positions.tolist()])
             order = np.lexsort((ids, -run.scores))
             run = Run(run.positions[order], run.scores[order])
-        return run.first(depth)
+        return run if depth is None else run.first(depth)

@@ -40,7 +40,8 @@ class DatabaseSearch:
         while True:
             ids = sorted({scored.id for run in found.values() for scored in run})  # position is the place in here
             runs = {method: _run(scored, ids, depth) for method, scored in found.items()}
-            final = ranked(runs, self.request.mode, fusion)
+            multi_vector = self.database.identity.multi_vector
+            final = ranked(runs, self.request.mode, fusion, multi_vector=multi_vector)
             wanted = [ids[position] for position in final.run.first(self.request.k).positions.tolist()]
             gone = self._fetch(wanted)
             if not gone:
