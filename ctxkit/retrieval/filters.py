@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ Where = Callable[[Chunk], bool] | Mapping[str, Any]
 
 _OPERATORS = {"==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _COLUMNS = {"id", "source", "page"}
+_TEXT, _NUMBER = "t = 'text'", "t IN ('integer', 'real', 'true', 'false')"
 _KEPT = 32
 
 
@@ -41,12 +43,14 @@ class Bitmaps:
 def checked(where: Mapping[str, Any]) -> None:
     """Raise ValueError for conditions that cannot be asked."""
     for name, condition in where.items():
+        if not isinstance(name, str):
+            raise ValueError(f"`where` takes names of metadata, got {name!r}")
         _condition(name, condition)
 
 
 def key_of(where: Mapping[str, Any]) -> str:
     """Names a filter by its content."""
-    return json.dumps(where, sort_keys=True, ensure_ascii=False)
+    return json.dumps(where, sort_keys=True, ensure_ascii=False, default=_as_json)
 
 
 def slots_where(connection: sqlite3.Connection, where: Mapping[str, Any], after: int) -> list[int]:
@@ -61,39 +65,69 @@ def slots_where(connection: sqlite3.Connection, where: Mapping[str, Any], after:
 
 
 def _condition(name: str, condition: Any) -> tuple[str, list[Any]]:
-    """A clause and its parameters. Metadata are read with sqlite's JSON functions."""
-    if name in _COLUMNS:
-        left, path = name, []
-    else:
-        left, path = "json_extract(metadata, ?)", ['$."' + name.replace('"', '\\"') + '"']
+    """A clause and its parameters. It sees `v`, the value of that name, and `t`, its type in JSON."""
     if not isinstance(condition, Mapping):
-        clause, values = _equal(left, condition)
-        return clause, path + values
-    clauses, values = [], []
+        condition = {"in": condition} if _is_list(condition) else {"==": condition}
+    clauses: list[str] = []
+    values: list[Any] = []
     for operator, value in condition.items():
-        if operator == "in":
-            clause, own = _equal(left, list(value))
-        elif operator in _OPERATORS:
-            clause, own = f"{left} {_OPERATORS[operator]} ?", [_plain(value)]
-        else:
-            known = ", ".join([*_OPERATORS, "in"])
-            raise ValueError(f"`where` knows the operators {known}, got {operator!r} for {name!r}")
+        clause, own = _compared(name, operator, value)
         clauses.append(clause)
-        values += path + own
-    return f"({' AND '.join(clauses) or '1'})", values
+        values += own
+    table, asked = _value_of(name)
+    return f"EXISTS (SELECT 1 FROM ({table}) WHERE {' AND '.join(clauses) or '1'})", asked + values
 
 
-def _equal(left: str, value: Any) -> tuple[str, list[Any]]:
-    if value is None:
-        return f"{left} IS NULL", []
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return f"{left} IN ({', '.join('?' * len(value))})", [_plain(one) for one in value]
-    return f"{left} = ?", [_plain(value)]
+def _value_of(name: str) -> tuple[str, list[Any]]:
+    """One row `v`, `t`. Names are compared as JSON spells them, which sqlite's paths can say of all but quotes."""
+    if name in _COLUMNS:
+        return f"SELECT +{name} AS v, typeof({name}) AS t", []  # + takes the column's affinity away
+    if '"' in name:
+        found = "SELECT {} FROM json_each(metadata) WHERE key = ?"
+        return f"SELECT ({found.format('value')}) AS v, ({found.format('type')}) AS t", [name, name]
+    path = "$." + json.dumps(name, ensure_ascii=False)
+    return "SELECT json_extract(metadata, ?) AS v, json_type(metadata, ?) AS t", [path, path]
+
+
+def _compared(name: str, operator: str, value: Any) -> tuple[str, list[Any]]:
+    if operator == "in":
+        if not _is_list(value):
+            raise ValueError(f"`where` takes a list after 'in', got {value!r} for {name!r}")
+        return _among(value)
+    if operator not in _OPERATORS:
+        known = ", ".join([*_OPERATORS, "in"])
+        raise ValueError(f"`where` knows the operators {known}, got {operator!r} for {name!r}")
+    if value is None and operator in ("==", "!="):
+        return "v IS NULL" if operator == "==" else "v IS NOT NULL", []
+    kind = _TEXT if isinstance(value, str) else _NUMBER
+    if operator == "!=":
+        return f"(v IS NOT NULL AND NOT ({kind} AND v = ?))", [_plain(value)]
+    return f"({kind} AND v {_OPERATORS[operator]} ?)", [_plain(value)]
+
+
+def _among(values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Lists go to sqlite as JSON: it takes neither many parameters nor deep conditions."""
+    plain = [_plain(one) for one in values if one is not None]
+    texts = [one for one in plain if isinstance(one, str)]
+    numbers = [one for one in plain if not isinstance(one, str) and math.isfinite(one)]  # no metadata are infinite
+    clauses = ["v IS NULL"] if any(one is None for one in values) else []
+    clauses += [f"({kind} AND v IN (SELECT value FROM json_each(?)))" for kind in (_TEXT, _NUMBER)]
+    return f"({' OR '.join(clauses)})", [json.dumps(texts), json.dumps(numbers)]
+
+
+def _as_json(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else list(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)  # as sqlite reads true and false in JSON
-    if isinstance(value, str | int | float):
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"`where` compares with integers of 64 bits, got {value!r}")
+    if isinstance(value, str | int | float) and value == value:
         return value
     raise ValueError(f"`where` compares with strings, numbers, True and False, got {value!r}")

@@ -44,8 +44,9 @@ class FlatEngine:
 
     def vectors(self, documents: np.ndarray) -> Vectors:
         first = np.searchsorted(self._owners.values, documents)
+        rows = [self._index.reconstruct(int(row)) for row in first]
         return Vectors(
-            np.stack([self._index.reconstruct(int(row)) for row in first]),
+            np.array(rows, np.float32).reshape(-1, self._index.d),
             np.arange(len(documents) + 1, dtype=np.int64),
         )
 
