@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from ctxkit.retrieval.growing import Growing
-from ctxkit.retrieval.storage.tables import CHUNKS, Value, rows
+from ctxkit.retrieval.storage.tables import CHUNKS, DELETED, Value, rows
 
 
 class Catalog:
@@ -76,5 +76,7 @@ class Catalog:
 def changed_since(connection: sqlite3.Connection, generation: int) -> tuple[list[tuple[Value, ...]], list[int]]:
     """Chunks written after `generation` and still there, oldest first, and the slots of those deleted since."""
     new = list(rows(connection, CHUNKS, "WHERE generation > ? ORDER BY slot", (generation,)))
-    query = "SELECT slot FROM deleted WHERE generation > ?"
-    return new, [slot for (slot,) in connection.execute(query, (generation,))]
+    if not generation:  # whoever knows nothing has nothing to forget
+        return new, []
+    deleted = rows(connection, DELETED, "WHERE generation > ?", (generation,))
+    return new, [slot for slot, _ in deleted]  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import sqlite3
 from collections import OrderedDict
@@ -20,13 +21,13 @@ Where = Callable[[Chunk], bool] | Mapping[str, Any]
 _SIGNS = {"==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
-    "!=": operator.ne,
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
 _COLUMNS = {"id", "source", "page"}
+_TEXT, _NUMBER = "t = 'text'", "t IN ('integer', 'real', 'true', 'false')"
 _KEPT = 32
 
 
@@ -50,12 +51,27 @@ class Bitmaps:
 def checked(where: Mapping[str, Any]) -> None:
     """Raise ValueError for conditions that cannot be asked."""
     for name, condition in where.items():
+        if not isinstance(name, str):
+            raise ValueError(f"`where` takes names of metadata, got {name!r}")
         _condition(name, condition)
 
 
 def key_of(where: Mapping[str, Any]) -> str:
     """Names a filter by its content."""
-    return json.dumps(where, sort_keys=True, ensure_ascii=False)
+    return json.dumps(where, sort_keys=True, ensure_ascii=False, default=_as_json)
+
+
+def predicate(where: Where) -> Callable[[Chunk], bool]:
+    """The filter as a function of a chunk, for indexes that keep their chunks elsewhere."""
+    if not isinstance(where, Mapping):
+        return where
+    checked(where)
+    conditions = [(name, _by_operator(condition)) for name, condition in where.items()]
+    return lambda chunk: all(
+        _meets(_value(chunk, name), sign, wanted)
+        for name, condition in conditions
+        for sign, wanted in condition.items()
+    )
 
 
 def slots_where(connection: sqlite3.Connection, where: Mapping[str, Any], after: int) -> list[int]:
@@ -69,71 +85,90 @@ def slots_where(connection: sqlite3.Connection, where: Mapping[str, Any], after:
     return [slot for (slot,) in connection.execute(query, values)]
 
 
-def predicate(where: Where) -> Callable[[Chunk], bool]:
-    """The filter as a function of a chunk."""
-    if not isinstance(where, Mapping):
-        return where
-    conditions = dict(where)
-    checked(conditions)
-    return lambda chunk: all(_meets(_value(chunk, name), condition) for name, condition in conditions.items())
+def _condition(name: str, condition: Any) -> tuple[str, list[Any]]:
+    """A clause and its parameters. It sees `v`, the value of that name, and `t`, its type in JSON."""
+    clauses: list[str] = []
+    values: list[Any] = []
+    for sign, value in _by_operator(condition).items():
+        clause, own = _compared(name, sign, value)
+        clauses.append(clause)
+        values += own
+    table, asked = _value_of(name)
+    return f"EXISTS (SELECT 1 FROM ({table}) WHERE {' AND '.join(clauses) or '1'})", asked + values
+
+
+def _by_operator(condition: Any) -> Mapping[str, Any]:
+    if isinstance(condition, Mapping):
+        return condition
+    return {"in": condition} if _is_list(condition) else {"==": condition}
 
 
 def _value(chunk: Chunk, name: str) -> Any:
-    value = getattr(chunk, name) if name in _COLUMNS else chunk.metadata.get(name)
-    return value if isinstance(value, str | int | float) else None
+    return getattr(chunk, name) if name in _COLUMNS else chunk.metadata.get(name)
 
 
-def _meets(value: Any, condition: Any) -> bool:
-    if isinstance(condition, Mapping):
-        return all(_compares(value, sign, wanted) for sign, wanted in condition.items())
-    return _compares(value, "in" if _is_list(condition) else "==", condition)
-
-
-def _compares(value: Any, sign: str, wanted: Any) -> bool:
-    """Numbers are compared with numbers and strings with strings; what is missing equals None and nothing else."""
+def _meets(value: Any, sign: str, wanted: Any) -> bool:
+    """What the clause of `_compared` says, of a value."""
     if sign == "in":
-        return any(_compares(value, "==", one) for one in wanted)
+        return any(_meets(value, "==", one) for one in wanted)
     if wanted is None or value is None:
-        return sign == "==" and value is wanted
-    if isinstance(value, str) != isinstance(wanted, str):
-        return sign == "!="
-    return bool(_COMPARISONS[sign](value, wanted))
+        return wanted is None and (value is None) == (sign == "==")
+    alike = isinstance(value, str) if isinstance(wanted, str) else isinstance(value, int | float)
+    if sign == "!=":
+        return not (alike and value == wanted)
+    return alike and bool(_COMPARISONS[sign](value, wanted))
+
+
+def _value_of(name: str) -> tuple[str, list[Any]]:
+    """One row `v`, `t`. Names are compared as JSON spells them, which sqlite's paths can say of all but quotes."""
+    if name in _COLUMNS:
+        return f"SELECT +{name} AS v, typeof({name}) AS t", []  # + takes the column's affinity away
+    if '"' in name:
+        found = "SELECT {} FROM json_each(metadata) WHERE key = ?"
+        return f"SELECT ({found.format('value')}) AS v, ({found.format('type')}) AS t", [name, name]
+    path = "$." + json.dumps(name, ensure_ascii=False)
+    return "SELECT json_extract(metadata, ?) AS v, json_type(metadata, ?) AS t", [path, path]
+
+
+def _compared(name: str, sign: str, value: Any) -> tuple[str, list[Any]]:
+    if sign == "in":
+        if not _is_list(value):
+            raise ValueError(f"`where` takes a list after 'in', got {value!r} for {name!r}")
+        return _among(value)
+    if sign not in _SIGNS:
+        known = ", ".join([*_SIGNS, "in"])
+        raise ValueError(f"`where` knows the operators {known}, got {sign!r} for {name!r}")
+    if value is None and sign in ("==", "!="):
+        return "v IS NULL" if sign == "==" else "v IS NOT NULL", []
+    kind = _TEXT if isinstance(value, str) else _NUMBER
+    if sign == "!=":
+        return f"(v IS NOT NULL AND NOT ({kind} AND v = ?))", [_plain(value)]
+    return f"({kind} AND v {_SIGNS[sign]} ?)", [_plain(value)]
+
+
+def _among(values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Lists go to sqlite as JSON: it takes neither many parameters nor deep conditions."""
+    plain = [_plain(one) for one in values if one is not None]
+    texts = [one for one in plain if isinstance(one, str)]
+    numbers = [one for one in plain if not isinstance(one, str) and math.isfinite(one)]  # no metadata are infinite
+    clauses = ["v IS NULL"] if any(one is None for one in values) else []
+    clauses += [f"({kind} AND v IN (SELECT value FROM json_each(?)))" for kind in (_TEXT, _NUMBER)]
+    return f"({' OR '.join(clauses)})", [json.dumps(texts), json.dumps(numbers)]
+
+
+def _as_json(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else list(value)
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _condition(name: str, condition: Any) -> tuple[str, list[Any]]:
-    """The condition in SQL, and its parameters."""
-    quoted = name.replace("'", "''")
-    left = name if name in _COLUMNS else f"(SELECT atom FROM json_each(metadata) WHERE key = '{quoted}')"
-    if not isinstance(condition, Mapping):
-        return _comparison(left, name, "in" if _is_list(condition) else "==", condition)
-    clauses = [_comparison(left, name, sign, value) for sign, value in condition.items()]
-    return " AND ".join(["1", *(clause for clause, _ in clauses)]), [value for _, own in clauses for value in own]
-
-
-def _comparison(left: str, name: str, sign: str, value: Any) -> tuple[str, list[Any]]:
-    if sign == "in" and _is_list(value):
-        options = [_comparison(left, name, "==", one) for one in value]
-        either = " OR ".join(["0", *(clause for clause, _ in options)])
-        return f"({either})", [one for _, own in options for one in own]
-    if sign not in _SIGNS:
-        known = ", ".join([*_SIGNS, "in"])
-        raise ValueError(f"`where` knows {known} (with a list), got {sign!r} for {name!r}")
-    if value is None and sign == "==":
-        return f"{left} IS NULL", []
-    plain = _plain(value, name)
-    if sign in ("==", "!="):
-        return f"{left} {_SIGNS[sign]} ?", [plain]
-    kind = "= 'text'" if isinstance(plain, str) else "IN ('integer', 'real')"
-    return f"({left} {_SIGNS[sign]} ? AND typeof({left}) {kind})", [plain]
-
-
-def _plain(value: Any, name: str) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)  # as sqlite reads true and false in JSON
-    if isinstance(value, str | int | float):
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"`where` compares with integers of 64 bits, got {value!r}")
+    if isinstance(value, str | int | float) and value == value:
         return value
-    raise ValueError(f"`where` compares with strings, numbers, True, False and None, got {value!r} for {name!r}")
+    raise ValueError(f"`where` compares with strings, numbers, True and False, got {value!r}")

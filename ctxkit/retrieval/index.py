@@ -29,6 +29,7 @@ from ctxkit.retrieval.storage.chunk_rows import chunk_by_id
 from ctxkit.retrieval.storage.settings import ENGINES, EncoderIdentity, EngineName, EngineSettings, Settings
 from ctxkit.retrieval.storage.state import State
 from ctxkit.retrieval.storage.store import FORMAT_VERSION, Store
+from ctxkit.retrieval.storage.tables import SOURCES, rows
 from ctxkit.retrieval.storage.vector_writer import row_counts
 from ctxkit.retrieval.storage.vectors import PART, files_of
 from ctxkit.retrieval.storage.writer import Writer
@@ -238,7 +239,7 @@ class Index:
     def sources(self) -> dict[str, str]:
         """Indexed sources and the content hash each was indexed at ('' for those that only `add` brought)."""
         with self._store.reading() as connection:
-            return dict(connection.execute("SELECT source, content_hash FROM sources ORDER BY source").fetchall())
+            return dict(rows(connection, SOURCES, "ORDER BY source"))  # type: ignore[arg-type]
 
     def get(self, id_: str) -> Chunk | None:
         """The chunk of that id, None where there is none."""
@@ -260,7 +261,8 @@ class Index:
             share a word with the query; the others rank every chunk, so that k hits come back where k are allowed.
         where: values that a chunk's metadata must have: {"lang": "en", "year": {">=": 2020}, "tag": ["a", "b"]}
             (`source`, `id` and `page` are known too), or a function that keeps a chunk if it returns True, which is
-            asked for every chunk. Exact: filtering comes before ranking.
+            asked for every chunk. None is for values that are missing; operators keep no chunk where it is. Values
+            of different kinds are unequal, and neither is less. Exact: filtering comes before ranking.
         sources: glob patterns; keeps chunks whose source fits one (`*` also crosses slashes).
 
         Raises ValueError for k below 1, an unknown mode or a malformed `where`.
@@ -356,11 +358,8 @@ class Index:
                 try:
                     self._snapshot.refresh(connection)
                     return work(self._snapshot)
-                except (KeyError, ValueError):
-                    raise
-                except BaseException as error:  # the snapshot may be half of this state and half of the one before
-                    self._snapshot = Snapshot(self._store, self._options)
-                    if not isinstance(error, FileGone) or attempt == _OPENING_ATTEMPTS:
+                except FileGone as error:
+                    if attempt == _OPENING_ATTEMPTS:
                         raise
                     gone = error
             if self._generation() == known:  # no writer retired the file while it was being opened: it is lost

@@ -19,7 +19,7 @@ from ctxkit.retrieval.lexical import LexicalIndex
 from ctxkit.retrieval.storage.chunk_rows import chunk_of, chunks_by_slot
 from ctxkit.retrieval.storage.state import State
 from ctxkit.retrieval.storage.store import Store
-from ctxkit.retrieval.storage.tables import CHUNKS, rows
+from ctxkit.retrieval.storage.tables import CHUNKS, DATABASE, rows
 from ctxkit.retrieval.storage.vectors import spans_of
 from ctxkit.retrieval.vector_view import VectorView
 
@@ -55,6 +55,13 @@ class Snapshot:
         state = State.read(connection)
         if state.generation == self.generation:
             return
+        try:
+            self._take_in(state, connection)
+        except BaseException:  # it may be half of this state and half of the one before
+            self._forget()
+            raise
+
+    def _take_in(self, state: State, connection: sqlite3.Connection) -> None:
         gone = len(self.catalog) - len(self)
         if state.floor > self.generation or state.generation < self.generation or gone > max(_CROWDED, len(self)):
             self._forget()
@@ -74,13 +81,14 @@ class Snapshot:
     def lexical(self) -> LexicalIndex:
         """Searches the words of titles and texts, by position."""
         if self._lexical is None:
-            self._lexical = LexicalIndex()
+            lexical = LexicalIndex()
             terms: list[list[str]] = [[] for _ in range(len(self.catalog))]
             slots = self.catalog.slots
             for slot, words in self._connection.execute("SELECT slot, terms FROM chunks ORDER BY slot"):
                 terms[int(np.searchsorted(slots, slot))] = words.split(" ") if words else []
-            self._lexical.add(terms)
-            self._lexical.remove(np.flatnonzero(~self.catalog.live))
+            lexical.add(terms)
+            lexical.remove(np.flatnonzero(~self.catalog.live))
+            self._lexical = lexical
         return self._lexical
 
     @property
@@ -88,8 +96,9 @@ class Snapshot:
         """Searches the vectors, by position."""
         if self._view is None:
             epoch = State.read(self._connection).epoch
-            self._view = VectorView(self._store, self._connection, epoch, self._options)
-            self._view.refresh(self._connection, self.catalog, np.zeros(0, np.int64))
+            view = VectorView(self._store, self._connection, epoch, self._options)
+            view.refresh(self._connection, self.catalog, np.zeros(0, np.int64))
+            self._view = view
         return self._view
 
     def chunks(self, positions: Sequence[int]) -> list[Chunk]:
@@ -108,7 +117,12 @@ class Snapshot:
         missing = [id_ for id_, slot in zip(ids, slots, strict=True) if slot is None]
         if missing:
             raise KeyError(missing[0])
-        return np.searchsorted(self.catalog.slots, np.array([slot[0] for slot in slots], np.int64))
+        positions = np.searchsorted(self.catalog.slots, np.array([slot[0] for slot in slots], np.int64))
+        if (positions == len(self.catalog)).any() or [self.catalog.ids[p] for p in positions.tolist()] != list(ids):
+            raise StoreError(
+                f"{self._store.folder / DATABASE}: damaged: ids lead to other chunks. Index the folder again"
+            )
+        return positions
 
     def vectors(self, positions: np.ndarray) -> Vectors:
         """The vectors of chunks, as well as the index knows them."""
@@ -146,10 +160,11 @@ class Snapshot:
 
     def _filter(self, mask: np.ndarray, where: Callable[[Chunk], bool]) -> None:
         known = len(self._chunks)
-        self._chunks += [None] * (len(self.catalog) - known)
+        new: list[Chunk | None] = [None] * (len(self.catalog) - known)
         after = int(self.catalog.slots[known - 1]) if known else 0
         for row in rows(self._connection, CHUNKS, "WHERE slot > ? ORDER BY slot", (after,)):
-            self._chunks[int(np.searchsorted(self.catalog.slots, int(row[0] or 0)))] = chunk_of(row)
+            new[int(np.searchsorted(self.catalog.slots, int(row[0] or 0))) - known] = chunk_of(row)
+        self._chunks += new
         for position in np.flatnonzero(mask).tolist():
             chunk = self._chunks[position]
             mask[position] = chunk is not None and bool(where(chunk))

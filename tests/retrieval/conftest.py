@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from ctxkit.protocols import Vectors
 from ctxkit.retrieval import HashingEncoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for tempfile's `dir`; None: where it always is
 
 
 class CountingEncoder(HashingEncoder):
@@ -42,3 +46,10 @@ def chunk() -> Callable[..., Chunk]:
         return Chunk(id or f"{source}/{text}", source, text, **fields)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Path]:
+    """A folder whose files lie in memory where the system has such: nothing but the power is lost there sooner."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY, prefix="ctxkit-") as name:
+        yield Path(name)

@@ -2,203 +2,193 @@
 
 from __future__ import annotations
 
+import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ctxkit.documents.chunk import Chunk
-from ctxkit.errors import IndexLocked
-from ctxkit.retrieval import HashingEncoder, Index
+from ctxkit.errors import StoreError
+from ctxkit.retrieval import Index
+from ctxkit.retrieval.document_text import document_text
 
-PRELUDE = """
-import os, signal, sqlite3, sys
-from pathlib import Path
-from ctxkit.documents.chunk import Chunk
-from ctxkit.retrieval import HashingEncoder, Index
+from .killed_writer import STEPS, Kind, chunk
 
-folder = sys.argv[1]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
 
-def say(word):
-    sys.stdout.write(word + "\\n")
-    sys.stdout.flush()
-
-def batch(name, size=3):
-    return [Chunk(f"{name}-{n}", f"{name}.md", f"{name} text {n} of {size}") for n in range(size)]
-"""
-
-# The call of `point` whose number is given kills the process, before or after it does its work.
-SELF_KILLER = (
-    PRELUDE
-    + """
-point, moment, number = sys.argv[2], sys.argv[3], int(sys.argv[4])
-calls = 0
-
-def deadly(function):
-    def call(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == number and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = function(*args, **kwargs)
-        if calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
-
-index = Index.open(folder, encoder=HashingEncoder(16), create=True)
-
-class Connection(sqlite3.Connection):
-    def execute(self, sql, *args):
-        run = super().execute
-        return (deadly(run) if point == "commit" and sql == "COMMIT" and self.total_changes else run)(sql, *args)
-
-connect = sqlite3.connect
-store.sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
-if point == "fsync":
-    os.fsync = deadly(os.fsync)
-if point == "rename":
-    Path.replace = deadly(Path.replace)
-if point == "remove":
-    segments.SegmentFolder.remove = deadly(segments.SegmentFolder.remove)
-
-for n in range(4):
-    index.add(batch(f"b{n}"))
-    say(f"b{n}")
-index.delete(sources=["b0.md", "b1.md", "b2.md"])
-say("deleted")
-index.replace_source("b3.md", "new", batch("b3", 2))
-say("replaced")
-"""
-)
-
-STEPS = ("b0", "b1", "b2", "b3", "deleted", "replaced")
-
-HELD_WRITER = (
-    PRELUDE
-    + """
-class Held(HashingEncoder):
-    def encode_documents(self, texts, *, progress=False):
-        say("writing")
-        sys.stdin.readline()
-        return super().encode_documents(texts, progress=progress)
-
-index = Index.open(folder, encoder=Held(16))
-index.add(batch("held"))
-say("written")
-"""
-)
+KINDS = {"single": Kind(False), "coded": Kind(True, refine=True)}
+WRITES = {"statement", "commit", "fsync", "replace", "acknowledgement", "unlink"}
+QUIET = {"before statement", "after statement", "after fsync"}  # on disk, all is as it was at the point before
+QUIET_PER_STEP = 6
+CODEC_ERROR = 0.01
 
 
-def state_after(steps: int) -> set[str]:
-    if steps <= 4:
-        return {f"b{n}-{i}" for n in range(steps) for i in range(3)}
-    return {f"b3-{i}" for i in range(3 if steps == 5 else 2)}
+@dataclass
+class Model:
+    """What an index holds, as plain dicts. Understands what `STEPS` do."""
+
+    chunks: dict[str, Chunk] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, steps: int) -> Model:
+        model = cls()
+        for step in STEPS[: max(steps, 0)]:
+            step(model)  # type: ignore[arg-type]
+        return model
+
+    def add(self, chunks: list[Chunk]) -> None:
+        self.chunks |= {chunk.id: chunk for chunk in chunks}
+        self.sources = {chunk.source: "" for chunk in chunks} | self.sources
+
+    def replace_source(self, source: str, content_hash: str, chunks: list[Chunk]) -> None:
+        self.delete(sources=[source])
+        self.add(chunks)
+        self.sources[source] = content_hash
+
+    def delete(self, sources: list[str], ids: list[str] | tuple[()] = ()) -> None:
+        self.chunks = {
+            id_: chunk for id_, chunk in self.chunks.items() if chunk.source not in sources and id_ not in ids
+        }
+        self.sources = {name: content for name, content in self.sources.items() if name not in sources}
+
+    def compact(self) -> None:
+        pass
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize(
-    ("point", "number"),
-    [("commit", 1), ("commit", 4), ("commit", 5), ("commit", 6), ("fsync", 1), ("fsync", 4), ("rename", 2)]
-    + [("rename", 5), ("remove", 2), ("remove", 8)],
-)
-def test_a_killed_writer_leaves_whole_steps_only(tmp_path, point, number, moment):
-    result = run(SELF_KILLER, tmp_path, point, moment, number)
-    assert result.returncode == -signal.SIGKILL, result.stderr
-    acknowledged = len(result.stdout.split())
-    assert result.stdout.split() == list(STEPS[:acknowledged])
-    with Index.open(tmp_path) as index:
-        found = {hit.chunk.id for hit in index.search("text", 100, mode="dense")}
-        assert found in (state_after(acknowledged), state_after(acknowledged + 1))
-        assert len(index) == len(found)
-        if point == "commit":
-            assert found == state_after(acknowledged + (moment == "after"))
-        index.add([Chunk("later", "later.md", "text written after the crash")])
-        assert index.search("crash", 1)[0].chunk.id == "later"
-        files = {path.name for path in (tmp_path / "vectors").iterdir()}
-        assert len(files) == index.stats().segments, "what the killed writer left behind was swept"
-
-
-@pytest.fixture
-def held_writer(tmp_path):
-    """A process that is in the middle of a write to an index of one chunk, and waits there for a line."""
-    with Index.open(tmp_path, encoder=HashingEncoder(16), create=True) as index:
-        index.add([Chunk("old", "old.md", "old text")])
-    writer = subprocess.Popen(
-        [sys.executable, "-c", HELD_WRITER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
+@pytest.fixture(scope="module")
+def killed():
+    """killed(kind, folder, step, last): what a child that does the step to the index in `folder` said and did."""
+    command = [sys.executable, str(Path(__file__).with_name("killed_writer.py"))]
+    quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **quiet}
     )
-    assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
-    yield writer
-    writer.kill()
-    writer.communicate()
+    assert process.stdin is not None and process.stdout is not None
+
+    def ask(kind: Kind, folder: Path, step: int, last: int = -1) -> dict[str, Any]:
+        task = {"kind": asdict(kind), "folder": str(folder), "step": step, "last": last}
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline())
+        assert answer["killed"], "the writer failed before it could be killed"
+        return answer
+
+    yield ask
+    process.communicate()
 
 
-def test_during_a_write_readers_see_the_old_state_and_a_second_writer_is_refused(tmp_path, held_writer):
-    with Index.open(tmp_path) as index:
-        assert [hit.chunk.id for hit in index.search("text")] == ["old"]
-        for write in (
-            lambda: index.add([Chunk("x", "x.md", "x")]),
-            lambda: index.delete(ids=["old"]),
-            lambda: index.replace_source("old.md", "1", []),
-        ):
-            with pytest.raises(IndexLocked, match="another writer is at work"):
-                write()
-        assert held_writer.communicate("\n")[0] == "written\n"
-        assert {hit.chunk.id for hit in index.search("text")} == {"old", "held-0", "held-1", "held-2"}
-        index.add([Chunk("x", "x.md", "x")])
-        assert len(index) == 5
+@dataclass(frozen=True)
+class History:
+    """One index through all steps. folders, points: by step, -1 for the making of the index."""
+
+    kind: Kind
+    folders: dict[int, Path]
+    points: dict[int, list[str]]
+
+    def chosen(self, step: int) -> list[int]:
+        """The points at which a writer of this step is killed: all but most of the quiet ones."""
+        kinds = list(enumerate(self.points[step]))
+        quiet = [n for n, kind in kinds if kind in QUIET]
+        return sorted({*quiet[:: -(-len(quiet) // QUIET_PER_STEP)], *(n for n, kind in kinds if kind not in QUIET)})
 
 
-def test_a_writer_killed_while_it_encodes_frees_the_lock(tmp_path, held_writer):
-    held_writer.kill()
-    held_writer.communicate()
-    with Index.open(tmp_path) as index:
-        assert [hit.chunk.id for hit in index.search("text")] == ["old"]
-        index.add([Chunk("new", "new.md", "new text")])
-        assert len(index) == 2
+@pytest.fixture(scope="module", params=KINDS)
+def history(request, killed, memory):
+    kind, root = KINDS[request.param], memory / request.param
+    root.mkdir()
+    folders, points = {-1: root / "before"}, {}
+    for step in range(-1, len(STEPS)):
+        folder = root / f"after {step}"
+        if folders[step].exists():
+            shutil.copytree(folders[step], folder)
+        answer = killed(kind, folder, step)
+        assert answer["acknowledged"]
+        folders[step + 1], points[step] = folder, answer["points"]
+    return History(kind, folders, points)
 
 
-def test_two_writers_of_one_process_exclude_each_other(tmp_path):
-    class Nested(HashingEncoder):
-        def encode_documents(self, texts, *, progress=False):
-            with pytest.raises(IndexLocked):
-                second.add([Chunk("b", "b.md", "b")])
-            with pytest.raises(IndexLocked):
-                first.delete(ids=["a"])
-            assert first.search("a", mode="lexical") == []
-            return super().encode_documents(texts, progress=progress)
-
-    with (
-        Index.open(tmp_path, encoder=Nested(16), create=True) as first,
-        Index.open(tmp_path, encoder=HashingEncoder(16)) as second,
-    ):
-        first.add([Chunk("a", "a.md", "a")])
-        second.add([Chunk("b", "b.md", "b")])
-        assert len(first) == 2
+def check(folder: Path, kind: Kind, model: Model) -> None:
+    """The index is whole, holds what the model holds, and can be written to."""
+    with kind.open(folder, create=True) as index:
+        index.verify()
+        check_contents(index, model)
+        index.add([chunk("later", "z.md")])
+        found = {hit.chunk.id for hit in index.search("red", 1000, mode="dense")}
+        assert found == {*model.chunks, "later"}
+        assert len(list((folder / "vectors").glob("*"))) == index.stats().files, "what was left behind is swept"
+    assert {path.name for path in folder.iterdir()} <= {"acknowledged", "index.sqlite", "vectors"}
 
 
-def test_an_encoder_that_fails_leaves_the_index_as_it_was(tmp_path):
-    class Failing(HashingEncoder):
-        def encode_documents(self, texts, *, progress=False):
-            raise RuntimeError("out of memory")
+def check_contents(index: Index, model: Model) -> None:
+    assert index.sources() == model.sources
+    assert {hit.chunk.id: hit.chunk for hit in index.search("red", 1000, mode="dense")} == model.chunks
+    for id_, own in model.chunks.items():
+        assert [hit.chunk.id for hit in index.search(own.text.split()[0], 1, mode="lexical")] == [id_]
+    if model.chunks:
+        given = index.encoder.encode_documents([document_text(own) for own in model.chunks.values()])
+        kept = index.vectors_of(list(model.chunks))
+        assert kept.offsets.tolist() == given.offsets.tolist()
+        assert np.allclose(kept.values, given.values, atol=CODEC_ERROR if index.stats().coded_rows else 0)
 
-    with Index.open(tmp_path, encoder=HashingEncoder(16), create=True) as index:
-        index.replace_source("a.md", "1", [Chunk("a", "a.md", "a")])
-    with Index.open(tmp_path, encoder=Failing(16)) as index:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            index.replace_source("a.md", "2", [Chunk("b", "a.md", "b")])
-        assert (index.sources(), index.get("b"), len(index)) == ({"a.md": "1"}, None, 1)
-        index.delete(ids=["a"])
+
+@pytest.mark.parametrize("step", range(-1, len(STEPS)))
+def test_a_killed_writer_leaves_whole_steps_only(history, killed, memory, step):
+    for last in history.chosen(step):
+        folder = memory / "killed"
+        if history.folders[step].exists():
+            shutil.copytree(history.folders[step], folder)
+        answer = killed(history.kind, folder, step, last)
+        assert not answer["acknowledged"]
+        committed = "after commit" in history.points[step][: last + 1]
+        try:
+            check(folder, history.kind, Model.after(step + committed))
+        except (AssertionError, StoreError) as error:
+            raise AssertionError(f"killed {history.points[step][last]} (point {last}) of step {step}") from error
+        shutil.rmtree(folder)
+
+
+def test_writers_are_killed_at_more_than_200_points_of_every_kind(history):
+    chosen = Counter(history.points[step][last] for step in history.points for last in history.chosen(step))
+    assert chosen.total() > 200
+    assert set(chosen) == {f"{moment} {write}" for moment in ("before", "after") for write in WRITES}
+
+
+def test_the_steps_pass_through_every_way_of_keeping_vectors(history, memory):
+    stats = []
+    for step in range(len(STEPS) + 1):
+        folder = shutil.copytree(history.folders[step], memory / f"copy of {history.kind} {step}")
+        with history.kind.open(folder) as index:
+            stats.append(index.stats())
+            check_contents(index, Model.after(step))
+    assert stats[2].vector_rows and not stats[2].files, "in the database"
+    assert stats[3].files and not stats[3].coded_rows, "in a file"
+    assert max(one.dead_rows for one in stats) and not stats[11].dead_rows, "dead, and given back"
+    if history.kind.multi_vector:
+        assert 0 < stats[5].coded_rows < stats[7].coded_rows, "coded, by one codebook and then in its parts"
+        assert stats[6].vector_rows > stats[6].coded_rows, "behind what is coded"
+
+
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_a_commit_that_was_cut_short_in_the_log_is_none(history, killed, memory, step):
+    whole = memory / "whole"
+    shutil.copytree(history.folders[step], whole)
+    killed(history.kind, whole, step, history.points[step].index("after commit"))
+    before = (history.folders[step] / "index.sqlite-wal").stat().st_size
+    log = (whole / "index.sqlite-wal").read_bytes()
+    assert len(log) > before
+    for cut in [*range(before, len(log), 1501), len(log) - 1, len(log)]:
+        folder = memory / "cut"
+        shutil.copytree(whole, folder)
+        (folder / "index.sqlite-wal").write_bytes(log[:cut])
+        check(folder, history.kind, Model.after(step + (cut == len(log))))
+        shutil.rmtree(folder)
+    shutil.rmtree(whole)

@@ -51,7 +51,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
     header = _header(whole, facts or {})
     temporary = path.with_name(path.name + TEMPORARY)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with temporary.open("wb") as file:
             file.write(header)
             for array in whole.values():
@@ -86,6 +86,12 @@ def read(path: Path, *, verify: bool = True) -> tuple[dict[str, Any], dict[str, 
     if verify and (found := _crc32(data)) != expected:
         raise StoreError(f"{path}: damaged: the CRC32 of its data is {found:08x}, not {expected:08x}. {_AGAIN}")
     return facts, {name: _array(data, entry) for name, entry in header.items()}
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

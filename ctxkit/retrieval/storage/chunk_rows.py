@@ -17,7 +17,7 @@ _AT_ONCE = 500  # sqlite takes a limited number of parameters
 def chunk_row(chunk: Chunk) -> tuple[Value, ...]:
     """Columns `id` to `terms`. Raises ValueError where the metadata are no JSON."""
     try:
-        metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False)
+        metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False, allow_nan=False)  # sqlite reads no NaN
     except (TypeError, ValueError) as error:
         raise ValueError(f"`metadata` of chunk {chunk.id!r} must be JSON: {error}") from error
     return (

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ctxkit.errors import StoreError
 from ctxkit.retrieval.storage import array_file
 
 _SUFFIX = ".safetensors"
+_NAME = "file"  # a file says which it is: whole, but in the place of another, it would be taken for that
 
 
 class ArrayFolder:
@@ -32,14 +35,16 @@ class ArrayFolder:
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> None:
         """Makes a file durable. Raises StoreError where the disk says no."""
-        array_file.write(self._folder / name, arrays, facts)
+        array_file.write(self._folder / name, arrays, {**(facts or {}), _NAME: name})
 
     def read(self, name: str, *, verify: bool | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Facts and arrays, mapped. Raises FileGone, and StoreError where it is damaged."""
         wanted = (self._verify and name not in self._verified) if verify is None else verify
-        found = array_file.read(self._folder / name, verify=wanted)
+        facts, arrays = array_file.read(self._folder / name, verify=wanted)
+        if (found := facts.pop(_NAME, None)) != name:
+            raise StoreError(f"{self._folder / name}: damaged: it holds the bytes of {found}. Index the folder again")
         self._verified.add(name)
-        return found
+        return facts, arrays
 
     def remove(self, names: Iterable[str]) -> None:
         """Deletes files that no row names; one that is still mapped (Windows) is left for `sweep`."""
@@ -56,5 +61,13 @@ class ArrayFolder:
 
     def bytes(self) -> int:
         """Size of all files."""
-        paths = self._folder.iterdir() if self._folder.is_dir() else ()
-        return sum(path.stat().st_size for path in paths if path.is_file())
+        return total_bytes(self._folder.iterdir() if self._folder.is_dir() else ())
+
+
+def total_bytes(paths: Iterable[Path]) -> int:
+    """Size of these files; one that a writer deletes meanwhile counts nothing."""
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total

@@ -18,12 +18,14 @@ class State:
     epoch: how often the coded vectors were changed; what a reader has mapped of them is good for one epoch.
     floor: the log of deletions is complete from this generation on.
     sums: of each table, the sum of its rows' CRC32.
+    numbers: of each table that counts, the highest number that a row ever had.
     """
 
     generation: int = 0
     epoch: int = 0
     floor: int = 0
     sums: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, connection: sqlite3.Connection) -> State:

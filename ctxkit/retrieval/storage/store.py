@@ -9,26 +9,30 @@ out, is found out by it.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ctxkit.errors import IndexLocked, IndexMismatch, IndexNotFound, StoreError
 from ctxkit.retrieval.storage import tables
-from ctxkit.retrieval.storage.array_file import TEMPORARY, sync_folder
-from ctxkit.retrieval.storage.files import ArrayFolder
+from ctxkit.retrieval.storage.acknowledged import (
+    acknowledge,
+    acknowledge_committed,
+    check_acknowledged,
+    is_busy,
+    write_acknowledged,
+)
+from ctxkit.retrieval.storage.array_file import FileGone
+from ctxkit.retrieval.storage.files import ArrayFolder, total_bytes
 from ctxkit.retrieval.storage.settings import Settings
 from ctxkit.retrieval.storage.state import State
+from ctxkit.retrieval.storage.tables import DATABASE
 from ctxkit.retrieval.storage.writer import Writer
 
 FORMAT_VERSION = 2
-DATABASE = "index.sqlite"
 VECTORS = "vectors"
-ACKNOWLEDGED = "acknowledged"
 
 _READER_WAIT_SECONDS = 10.0
 _WRITER_WAIT_SECONDS = 0.25
@@ -57,7 +61,7 @@ class Store:
             reader = _connect(folder, _READER_WAIT_SECONDS)
             try:
                 settings = _settings(reader, folder)
-                _check_acknowledged(reader, folder)
+                check_acknowledged(reader, folder)
                 return cls(folder, reader, settings, verify=verify)
             except BaseException:
                 reader.close()
@@ -71,9 +75,9 @@ class Store:
         except OSError as error:
             raise StoreError(f"{folder}: cannot make a folder for the index: {error.strerror or error}") from error
         with _typed(folder):
-            connection = _connect(folder, _READER_WAIT_SECONDS)
+            connection = _connect(folder, _READER_WAIT_SECONDS, new=True)
             try:
-                _initialise(connection, settings)
+                _initialise(connection, settings, folder)
             finally:
                 connection.close()
         return cls.open(folder, verify=verify)
@@ -105,13 +109,12 @@ class Store:
                 connection = _connect(self.folder, _WRITER_WAIT_SECONDS)
                 try:
                     connection.execute("BEGIN IMMEDIATE")
+                    acknowledge(self.folder, State.read(connection).generation)
                     self.files.sweep(_names(connection))
                     writer = Writer(connection, self.files, self.settings)
                     with _committed(connection, writer, self.folder):
                         yield writer
                     self.files.remove(writer.retired)
-                    if writer.retired:
-                        connection.execute("PRAGMA incremental_vacuum")
                 finally:
                     connection.close()
         finally:
@@ -121,22 +124,33 @@ class Store:
         """Read all that is there and compare every checksum. Raises StoreError that names what is damaged."""
         with self._reading, _typed(self.folder):
             if self._reader is not None:  # outside of a transaction, which would not see the last write
-                _check_acknowledged(self._reader, self.folder)
-        with self.reading() as connection:
-            report = [line for (line,) in connection.execute("PRAGMA integrity_check")]
-            if report != ["ok"]:
-                raise StoreError(f"{self.folder / DATABASE}: damaged: {report[0]}. Index the folder again")
-            list(tables.rows(connection, tables.META))
-            broken = tables.damaged_table(connection, State.read(connection).sums)
-            if broken is not None:
-                raise StoreError(f"{self.folder / DATABASE}: damaged: table {broken} has lost rows or got others")
-            for name in sorted(_names(connection)):
-                self.files.read(name, verify=True)
+                check_acknowledged(self._reader, self.folder)
+        while True:
+            with self.reading() as connection:
+                generation = State.read(connection).generation
+                try:
+                    self._verify(connection)
+                    return
+                except FileGone as error:
+                    gone = error
+            with self.reading() as connection:
+                if State.read(connection).generation == generation:  # no writer retired the file meanwhile: it is lost
+                    raise gone
+
+    def _verify(self, connection: sqlite3.Connection) -> None:
+        report = [line for (line,) in connection.execute("PRAGMA integrity_check")]
+        if report != ["ok"]:
+            raise StoreError(f"{self.folder / DATABASE}: damaged: {report[0]}. Index the folder again")
+        list(tables.rows(connection, tables.META))
+        broken = tables.damaged_table(connection, State.read(connection).sums)
+        if broken is not None:
+            raise StoreError(f"{self.folder / DATABASE}: damaged: table {broken} has lost rows or got others")
+        for name in sorted(_names(connection)):
+            self.files.read(name, verify=True)
 
     def bytes(self) -> int:
         """Size of all files on disk."""
-        own = sum(path.stat().st_size for path in self.folder.glob(DATABASE + "*"))
-        return own + self.files.bytes()
+        return total_bytes(self.folder.glob(DATABASE + "*")) + self.files.bytes()
 
     def close(self) -> None:
         """Give the files back. Closing twice is fine."""
@@ -152,18 +166,21 @@ def _committed(connection: sqlite3.Connection, writer: Writer, folder: Path) -> 
         yield
         state = writer.finish()
         state.write(connection)
+        if writer.retired:
+            _give_back(connection)
         connection.execute("COMMIT")
-        _acknowledge(folder, state.generation)
+        acknowledge_committed(connection, folder, state.generation)
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
 
 
-def _connect(folder: Path, wait_seconds: float) -> sqlite3.Connection:
+def _connect(folder: Path, wait_seconds: float, *, new: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(folder / DATABASE, timeout=wait_seconds, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded only before the first table is made
+        if new:  # heeded only before the first table is made, and takes the writer's lock
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
@@ -172,9 +189,16 @@ def _connect(folder: Path, wait_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def _initialise(connection: sqlite3.Connection, settings: Settings) -> None:
+def _give_back(connection: sqlite3.Connection) -> None:
+    """Return the free pages of the database. Each call of the pragma from Python frees one."""
+    for _ in range(connection.execute("PRAGMA freelist_count").fetchone()[0]):
+        connection.execute("PRAGMA incremental_vacuum(1)")
+
+
+def _initialise(connection: sqlite3.Connection, settings: Settings, folder: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if not _has_meta(connection):
+        write_acknowledged(folder, 0)  # before the commit: an index without this file has lost it
         for table in tables.TABLES:
             connection.execute(table.create())
         for statement in tables.INDEXES:
@@ -187,6 +211,8 @@ def _initialise(connection: sqlite3.Connection, settings: Settings) -> None:
 def _settings(connection: sqlite3.Connection, folder: Path) -> Settings:
     if not _has_meta(connection):
         raise _not_found(folder)
+    if connection.execute("SELECT 1 FROM pragma_table_info('meta') WHERE name = 'crc'").fetchone():
+        list(tables.rows(connection, tables.META))  # a damaged version is no other version
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     version = meta.get("format_version")
     if version != str(FORMAT_VERSION):
@@ -194,7 +220,6 @@ def _settings(connection: sqlite3.Connection, folder: Path) -> Settings:
             f"{folder} has format version {version!r}; this ctxkit reads {FORMAT_VERSION}. "
             f"Make the index again: ctxkit index FOLDER --to {folder}"
         )
-    list(tables.rows(connection, tables.META))
     return Settings.from_json(meta, str(folder))
 
 
@@ -206,48 +231,13 @@ def _names(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM files")}
 
 
-def _acknowledge(folder: Path, generation: int) -> None:
-    """Remember, outside of the database, that it holds this write."""
-    path = folder / ACKNOWLEDGED
-    temporary = path.with_name(ACKNOWLEDGED + TEMPORARY)
-    with temporary.open("w", encoding="ascii") as file:
-        file.write(_acknowledgement(generation))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(folder)
-
-
-def _acknowledgement(generation: int) -> str:
-    return f"{generation} {zlib.crc32(str(generation).encode()):08x}\n"
-
-
-def _check_acknowledged(connection: sqlite3.Connection, folder: Path) -> None:
-    """Raise StoreError where the database lacks an acknowledged write."""
-    path = folder / ACKNOWLEDGED
-    try:
-        said = path.read_text(encoding="ascii")
-        generation = int(said.split()[0])
-    except FileNotFoundError:
-        return  # the first write was never acknowledged
-    except (ValueError, IndexError, OSError) as error:
-        raise StoreError(f"{path}: damaged ({error}). Index the folder again") from error
-    if said != _acknowledgement(generation):
-        raise StoreError(f"{path}: damaged. Index the folder again")
-    if (found := State.read(connection).generation) < generation:
-        raise StoreError(
-            f"{folder / DATABASE}-wal: damaged or missing: write {generation} was acknowledged, and the index holds "
-            f"{found}. Index the folder again"
-        )
-
-
 @contextmanager
 def _typed(folder: Path) -> Iterator[None]:
     """Turn sqlite's errors into ctxkit's."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a message of sqlite may quote a damaged name
+        if is_busy(error):
             raise _locked(folder) from error
         raise StoreError(
             f"{folder / DATABASE}: cannot be read or written ({error}). If it is damaged, delete {folder} "

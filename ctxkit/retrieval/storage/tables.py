@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from ctxkit.errors import StoreError
 
+DATABASE = "index.sqlite"
+
 Value = int | str | bytes | None
 
 _MODULUS = 1 << 62  # sqlite's integers are signed
@@ -16,7 +18,7 @@ _MODULUS = 1 << 62  # sqlite's integers are signed
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table. columns: names with their types; `crc` comes last of itself. number: a column that sqlite counts up.
+    """One table. columns: names with their types; `crc` comes last of itself. number: a column that counts up.
 
     Rows of tables that number themselves come back with their number first.
     """
@@ -27,7 +29,7 @@ class Table:
     after: str = ""
 
     def create(self) -> str:
-        numbered = [f"{self.number} INTEGER PRIMARY KEY AUTOINCREMENT"] if self.number else []
+        numbered = [f"{self.number} INTEGER PRIMARY KEY"] if self.number else []
         return f"CREATE TABLE {self.name} ({', '.join([*numbered, *self.columns, 'crc INTEGER NOT NULL'])}){self.after}"
 
     @property
@@ -75,7 +77,7 @@ INDEXES = (
 
 def crc_of(values: Sequence[Value]) -> int:
     """CRC32 of a row's values and their types."""
-    plain = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
+    plain = [[zlib.crc32(value)] if isinstance(value, bytes) else value for value in values]
     return zlib.crc32(repr(plain).encode("utf-8", "surrogatepass"))
 
 
@@ -100,22 +102,21 @@ def database_of(connection: sqlite3.Connection) -> str:
 class Sums:
     """Changes of one transaction to the tables, which keep the sums of their rows' CRC32 right.
 
-    connection: inside a transaction. Call `store` before the commit.
+    connection: inside a transaction. sums, numbers: of each table, as `State` keeps them; changed in place.
     """
 
-    def __init__(self, connection: sqlite3.Connection, sums: dict[str, int]) -> None:
+    def __init__(self, connection: sqlite3.Connection, sums: dict[str, int], numbers: dict[str, int]) -> None:
         self._connection = connection
         self._sums = sums
-
-    @property
-    def values(self) -> dict[str, int]:
-        """Table name -> sum."""
-        return self._sums
+        self._numbers = numbers
 
     def insert(self, table: Table, values: Sequence[Value]) -> int:
         """Adds a row; returns its number where the table counts, else 0."""
-        number = self.next(table) if table.number else 0
-        self.put(table, (number, *values) if table.number else values)
+        if not table.number:
+            self.put(table, values)
+            return 0
+        number = self._numbers[table.name] = self.next(table)
+        self.put(table, (number, *values))
         return number
 
     def delete(self, table: Table, where: str, parameters: Sequence[Value] = ()) -> int:
@@ -139,8 +140,7 @@ class Sums:
 
     def next(self, table: Table) -> int:
         """The number that the next row of `table` gets: one that it has never used."""
-        known = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table.name,)).fetchone()
-        return (known[0] if known else 0) + 1
+        return self._numbers.get(table.name, 0) + 1
 
     def _add(self, table: Table, crc: int) -> None:
         self._sums[table.name] = (self._sums.get(table.name, 0) + crc) % _MODULUS

@@ -20,12 +20,15 @@ from ctxkit.retrieval.multivector.codebook import Codebook
 from ctxkit.retrieval.multivector.coded import CodedIndex
 from ctxkit.retrieval.multivector.part import CodedPart
 from ctxkit.retrieval.storage.files import ArrayFolder
-from ctxkit.retrieval.storage.tables import FILES, FRESH, SPANS, database_of, rows
+from ctxkit.retrieval.storage.tables import DOCUMENTS, FILES, FRESH, SPANS, database_of, rows
 
 NOT_IN_A_FILE = 0
 ROWS, PART, CODEBOOK = "rows", "part", "codebook"
 
 _BLOCK_ROWS = 1 << 18
+
+Place = tuple[int, int, int, int]
+"""Number, rows, file and place of a document."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,10 @@ def uncoded(
     """
     mapped = {file.id: file for file in files_of(connection, ROWS)}
     places = [NOT_IN_A_FILE, *mapped] if within is None else list(within)
-    query = (
-        "SELECT number, rows, file, place FROM documents "
-        f"WHERE number > ? AND file IN ({', '.join('?' * len(places))}) ORDER BY number"
-    )
-    run: list[tuple[int, int, int, int]] = []
+    where = f"WHERE number > ? AND file IN ({', '.join('?' * len(places))}) ORDER BY number"
+    run: list[Place] = []
     held = 0
-    for row in connection.execute(query, (after, *places)).fetchall():
+    for row in _places(connection, where, (after, *places)):
         if run and (row[2] != run[-1][2] or row[3] != _end(run[-1]) or held >= _BLOCK_ROWS):
             yield _block(connection, files, mapped, run)
             run, held = [], 0
@@ -125,8 +125,7 @@ def coded(connection: sqlite3.Connection, files: ArrayFolder) -> tuple[CodedInde
     parts, numbers = [], [np.zeros(0, np.int64)]
     for file in files_of(connection, PART):
         parts.append(CodedPart.from_arrays(codebook, files.read(file.name)[1]))
-        query = "SELECT number FROM documents WHERE file = ? ORDER BY place"
-        own = np.array([number for (number,) in connection.execute(query, (file.id,))], np.int64)
+        own = np.array([row[0] for row in _places(connection, "WHERE file = ? ORDER BY place", (file.id,))], np.int64)
         if len(own) != len(parts[-1]):
             raise StoreError(f"{database_of(connection)}: it knows {len(own)} of the documents in {file.name}")
         numbers.append(own)
@@ -169,7 +168,11 @@ def joined(blocks: Sequence[Block]) -> Block:
     )
 
 
-def _end(row: tuple[int, int, int, int]) -> int:
+def _places(connection: sqlite3.Connection, where: str, parameters: Sequence[int]) -> list[Place]:
+    return [(row[0], *row[2:]) for row in rows(connection, DOCUMENTS, where, parameters)]  # type: ignore[misc]
+
+
+def _end(row: Place) -> int:
     _, count, file, place = row
     return 0 if file == NOT_IN_A_FILE else place + count
 
@@ -178,9 +181,9 @@ def _block(
     connection: sqlite3.Connection,
     files: ArrayFolder,
     mapped: dict[int, FileRow],
-    run: Sequence[tuple[int, int, int, int]],
+    run: Sequence[Place],
 ) -> Block:
-    """Documents that lie one after the other in one file, or are all fresh. run: number, rows, file, place of each."""
+    """Documents that lie one after the other in one file, or are all fresh."""
     numbers, counts = np.array([(row[0], row[1]) for row in run], np.int64).T
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     file = run[0][2]

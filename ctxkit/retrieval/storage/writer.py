@@ -27,7 +27,7 @@ class Writer:
         self._connection = connection
         self._state = State.read(connection)
         self._state.generation += 1
-        self._sums = Sums(connection, self._state.sums)
+        self._sums = Sums(connection, self._state.sums, self._state.numbers)
         self._vectors = VectorWriter(connection, self._sums, files, settings)
 
     @property
@@ -79,7 +79,6 @@ class Writer:
         if self._connection.execute("SELECT COUNT(*) FROM deleted").fetchone()[0] > _LOGGED_DELETIONS:
             self._sums.delete(DELETED, "WHERE generation < ?", (self._state.generation,))
             self._state.floor = self._state.generation
-        self._state.sums = self._sums.values
         return self._state
 
     def _drop(self, where: str, parameters: tuple[str]) -> int:
