@@ -107,6 +107,7 @@ class Index:
         search: SearchOptions | None = None,
         ann: IvfOptions | HnswOptions | None = None,
         device: str | None = None,
+        background: bool = False,
         verify: bool = True,
     ) -> Index:
         """Open the index in the folder `path`.
@@ -121,6 +122,8 @@ class Index:
         ann: how "ivf" or "hnsw" is made and searched.
         device: where faiss searches: "cpu", "cuda", None for what is there. Coded token vectors are searched on a GPU
             where "cuda" says so.
+        background: code token vectors in a thread of its own instead of in the write that makes it due; a write that
+            comes meanwhile waits for it, and so does `close`.
         verify: compare the checksum of every vector file before it is searched, which reads each once.
 
         Raises IndexNotFound (none there, not `create`), IndexMismatch (another encoder, engine or format), ValueError
@@ -145,6 +148,7 @@ class Index:
         except BaseException:
             store.close()
             raise
+        store.background = background
         return cls(store, encoder, fusion, EngineOptions(search or SearchOptions(), ann, device))
 
     @classmethod

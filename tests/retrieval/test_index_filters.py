@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ctxkit.documents.chunk import Chunk
 from ctxkit.retrieval import HashingEncoder, Index
 from ctxkit.retrieval import snapshot as snapshot_module
+from ctxkit.retrieval.filters import predicate
 
 OPERATORS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt}
 OPERATORS[">="] = operator.ge
@@ -146,7 +147,7 @@ def index():
     ids=str,
 )
 def test_a_mapping_keeps_what_the_reference_keeps(index, where):
-    assert found(index, where) == reference(CHUNKS, where)
+    assert found(index, where) == reference(CHUNKS, where) == {one.id for one in CHUNKS if predicate(where)(one)}
     assert found(index, where, ["a/*", "b/3*"]) == reference(CHUNKS, where, ["a/*", "b/3*"])
 
 
@@ -244,6 +245,7 @@ def test_any_mapping_keeps_what_the_reference_keeps(known, wheres):
         index.add(chunks)
         for where in wheres:
             assert found(index, where) == reference(chunks, where), where
+            assert reference(chunks, where) == {chunk.id for chunk in chunks if predicate(where)(chunk)}, where
 
 
 @pytest.mark.parametrize("multi_vector", [False, True])

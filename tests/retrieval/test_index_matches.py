@@ -25,7 +25,7 @@ def multi(dims: int = 64) -> HashingEncoder:
 
 
 def searched(chunk: Chunk, query: str, mode: str = "dense") -> Hit:
-    with Index.in_memory(encoder=multi()) as index:
+    with Index.in_memory(encoder=multi(), engine="exact") as index:
         index.add([chunk, Chunk("other", "b.md", "nothing to see")])
         return next(hit for hit in index.search(query, mode=mode) if hit.chunk.id == chunk.id)  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ from ctxkit.retrieval import HashingEncoder, Index
 from ctxkit.retrieval.document_text import document_text
 from ctxkit.retrieval.engines.base import DECIMALS
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
+from ctxkit.retrieval.storage.settings import EngineName
 from ctxkit.retrieval.terms import terms
 
 from .conftest import IN_MEMORY
@@ -78,6 +79,7 @@ class AgainstADict(RuleBasedStateMachine):
     """The rules; how exact the answers are is for the subclasses to say."""
 
     encoder = HashingEncoder(16)
+    engine: EngineName | None = "exact"
     build = BuildOptions(fresh_rows=5)
     score_error = EXACT
     vector_error = 0.0
@@ -91,8 +93,8 @@ class AgainstADict(RuleBasedStateMachine):
         self.other = self.opened()
 
     def opened(self, create: bool = False) -> Index:
-        build = self.build if create else None
-        return Index.open(self.folder, encoder=self.encoder, create=create, build=build, search=FARTHEST)
+        made = {"engine": self.engine, "build": self.build} if create else {}
+        return Index.open(self.folder, encoder=self.encoder, create=create, search=FARTHEST, **made)
 
     @rule(body=bodies, source=sources)
     def add(self, body, source):
@@ -211,6 +213,7 @@ class AgainstADictMulti(AgainstADict):
 class AgainstADictCoded(AgainstADictMulti):
     """Every few writes, what is new is coded. A search is brute force over the vectors that the index has kept."""
 
+    engine = None
     build = BuildOptions(exact_below_tokens=25, tail_tokens=12, fresh_rows=8, centroids=5, refine=True)
     score_error = INT8
     vector_error = 0.01
@@ -259,8 +262,8 @@ def test_the_order_of_writes_makes_no_difference(order, cuts, query, multi_vecto
     chunks = [Chunk(f"c{n:02d}", "a.md", " ".join(draw.choice(vocabulary, n % 5))) for n in range(12)]
     encoder, build = HashingEncoder(16, multi_vector=multi_vector), BuildOptions(fresh_rows=6)
     with (
-        Index.in_memory(encoder=encoder, build=build) as whole,
-        Index.in_memory(encoder=encoder, build=build) as pieces,
+        Index.in_memory(encoder=encoder, engine="exact", build=build) as whole,
+        Index.in_memory(encoder=encoder, engine="exact", build=build) as pieces,
     ):
         whole.add(chunks)
         for some in np.split(np.array(order), sorted(cuts)):

@@ -30,6 +30,7 @@ from ctxkit.retrieval.storage.settings import Settings
 from ctxkit.retrieval.storage.state import State
 from ctxkit.retrieval.storage.tables import DATABASE
 from ctxkit.retrieval.storage.writer import Writer
+from ctxkit.retrieval.storage.writer_lock import WriterLock
 
 FORMAT_VERSION = 2
 VECTORS = "vectors"
@@ -42,15 +43,17 @@ class Store:
     """An open index folder. Reads and writes have a connection each; both may be used from several threads.
 
     folder: where the files are. settings: what made the vectors. files: the arrays.
+    background: code token vectors in a thread of its own, after the write that made it due.
     """
 
     def __init__(self, folder: Path, reader: sqlite3.Connection, settings: Settings, *, verify: bool = True) -> None:
         self.folder = folder
+        self.background = False
         self.settings = settings
         self.files = ArrayFolder(folder / VECTORS, verify=verify)
         self._reader: sqlite3.Connection | None = reader
         self._reading = threading.RLock()
-        self._writing = threading.Lock()
+        self._writing = WriterLock()
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> Store:
@@ -100,25 +103,31 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """One transaction, all or nothing, one writer at a time. Raises IndexLocked at once if there is another."""
+        with self._transaction(code=not self.background) as writer:
+            yield writer
+        if writer.left_to_code:
+            self._writing.code(self._code)
+
+    def _code(self) -> None:
+        with self._transaction(code=True):
+            pass  # settling is all there is to do
+
+    @contextmanager
+    def _transaction(self, *, code: bool) -> Iterator[Writer]:
         if self._reader is None:
             raise StoreError(f"{self.folder}: the index is closed")
-        if not self._writing.acquire(blocking=False):
-            raise _locked(self.folder)
-        try:
-            with _typed(self.folder):
-                connection = _connect(self.folder, _WRITER_WAIT_SECONDS)
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    acknowledge(self.folder, State.read(connection).generation)
-                    self.files.sweep(_names(connection))
-                    writer = Writer(connection, self.files, self.settings)
-                    with _committed(connection, writer, self.folder):
-                        yield writer
-                    self.files.remove(writer.retired)
-                finally:
-                    connection.close()
-        finally:
-            self._writing.release()
+        with self._writing.held(lambda: _locked(self.folder)), _typed(self.folder):
+            connection = _connect(self.folder, _WRITER_WAIT_SECONDS)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                acknowledge(self.folder, State.read(connection).generation)
+                self.files.sweep(_names(connection))
+                writer = Writer(connection, self.files, self.settings, code=code)
+                with _committed(connection, writer, self.folder):
+                    yield writer
+                self.files.remove(writer.retired)
+            finally:
+                connection.close()
 
     def verify(self) -> None:
         """Read all that is there and compare every checksum. Raises StoreError that names what is damaged."""
@@ -153,7 +162,8 @@ class Store:
         return total_bytes(self.folder.glob(DATABASE + "*")) + self.files.bytes()
 
     def close(self) -> None:
-        """Give the files back. Closing twice is fine."""
+        """Give the files back, after what is being coded. Closing twice is fine."""
+        self._writing.settled()
         with self._reading:
             if self._reader is not None:
                 self._reader.close()

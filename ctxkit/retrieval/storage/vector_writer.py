@@ -36,14 +36,14 @@ _DEAD_SHARE = 0.5  # of all rows; more of them are given back
 class VectorWriter:
     """Writes the tables `documents`, `fresh` and `files`, and the array files.
 
-    retired: names of files that nothing refers to any more.
+    retired: names of files that nothing refers to any more. changed: whether what is coded is other than it was.
     """
 
     def __init__(self, connection: sqlite3.Connection, sums: Sums, files: ArrayFolder, settings: Settings) -> None:
         self._connection, self._sums, self._files = connection, sums, files
         self._build = settings.engine.build
         self._codes = settings.encoder.multi_vector and settings.engine.codes
-        self._changed = False  # of what is coded
+        self.changed = False  # of what is coded
         self.retired: list[str] = []
 
     def number_of(self, key: str) -> int | None:
@@ -69,20 +69,21 @@ class VectorWriter:
             if not whole:
                 self._sums.insert(FRESH, (number, values[own].tobytes(), None if ids is None else ids[own].tobytes()))
 
-    def settle(self) -> bool:
-        """Put away what is too much where it is. True where what is coded has changed."""
+    def settle(self, *, code: bool) -> bool:
+        """Put away what is too much where it is. True where vectors are left to be coded, for `code` is false."""
         total, dead = row_counts(self._connection)
         if dead > total * _DEAD_SHARE:
             self.compact()
-            return self._changed
         if self._rows_of("file = 0") >= self._build.fresh_rows:
             self._flush()
         if self._codes:
             coded = files_of(self._connection, PART)
             tail = self._rows_of("file NOT IN (SELECT id FROM files WHERE kind = 'part')")
             if tail > (self._build.tail_tokens if coded else self._build.exact_below_tokens):
+                if not code:
+                    return True
                 self._code(everything=False)
-        return self._changed
+        return False
 
     def compact(self) -> None:
         """Leave out the vectors that belong to no chunk, and code anew what is coded."""
@@ -135,7 +136,7 @@ class VectorWriter:
         if made.part is not None:
             file = self._write(PART, {}, made.part.to_arrays(), documents=len(made.part), rows=made.part.count)
         self._move(ids, released, file, made.numbers, np.arange(len(made.numbers)))
-        self._changed = True
+        self.changed = True
 
     def _move(
         self,

@@ -21,10 +21,16 @@ class Writer:
     """The changes of one transaction. Nothing is visible to a reader before the transaction commits.
 
     retired: array files that no row names any more; to be deleted after the commit.
+    left_to_code: whether vectors should have been coded; known once it has finished. code: do so.
     """
 
-    def __init__(self, connection: sqlite3.Connection, files: ArrayFolder, settings: Settings) -> None:
+    left_to_code = False
+
+    def __init__(
+        self, connection: sqlite3.Connection, files: ArrayFolder, settings: Settings, *, code: bool = True
+    ) -> None:
         self._connection = connection
+        self._code = code
         self._state = State.read(connection)
         self._state.generation += 1
         self._sums = Sums(connection, self._state.sums, self._state.numbers)
@@ -74,8 +80,8 @@ class Writer:
 
     def finish(self) -> State:
         """Settle the vectors and trim the log of deletions; what `meta` is to say after the commit."""
-        if self._vectors.settle():
-            self._state.epoch += 1
+        self.left_to_code = self._vectors.settle(code=self._code)
+        self._state.epoch += self._vectors.changed
         if self._connection.execute("SELECT COUNT(*) FROM deleted").fetchone()[0] > _LOGGED_DELETIONS:
             self._sums.delete(DELETED, "WHERE generation < ?", (self._state.generation,))
             self._state.floor = self._state.generation
