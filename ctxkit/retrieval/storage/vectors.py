@@ -69,7 +69,8 @@ def uncoded(
     """
     mapped = {file.id: file for file in files_of(connection, ROWS)}
     places = [NOT_IN_A_FILE, *mapped] if within is None else list(within)
-    where = f"WHERE number > ? AND file IN ({', '.join('?' * len(places))}) ORDER BY number"
+    column = "+file" if after else "file"  # the plus keeps sqlite from walking a file's documents for a few new ones
+    where = f"WHERE number > ? AND {column} IN ({', '.join('?' * len(places))}) ORDER BY number"
     run: list[Place] = []
     held = 0
     for row in _places(connection, where, (after, *places)):
