@@ -140,9 +140,12 @@ def _rows_of(documents: Array, offsets: Array) -> tuple[Array, Array]:
 
 def _maxima(whole: Array, ends: Array, evidence: bool) -> tuple[Array, Array | None]:
     totals = np.zeros(len(ends), np.float32)
+    if not evidence:
+        _totals(whole, ends, totals)
+        return totals, None
     winners = np.full((len(ends), whole.shape[1]), -1, np.int64)
     _reduce(whole, ends, totals, winners)
-    return totals, winners if evidence else None
+    return totals, winners
 
 
 @_compiled
@@ -295,5 +298,20 @@ def _reduce(whole: Array, ends: Array, totals: Array, winners: Array) -> None:
                     if whole[row, lane] > best[lane]:
                         best[lane] = whole[row, lane]
                         winners[document, lane] = row - first
+            totals[document] = best.astype(np.float64).sum()
+        first = ends[document]
+
+
+@_compiled
+def _totals(whole: Array, ends: Array, totals: Array) -> None:
+    """`_reduce` without the winners, which keep the loop from being vectorised."""
+    first = 0
+    best = np.empty(whole.shape[1], np.float32)
+    for document in range(len(ends)):
+        if first < ends[document]:
+            best[:] = whole[first]
+            for row in range(first + 1, ends[document]):
+                for lane in range(len(best)):
+                    best[lane] = max(best[lane], whole[row, lane])
             totals[document] = best.astype(np.float64).sum()
         first = ends[document]
