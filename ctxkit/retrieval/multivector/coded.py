@@ -40,7 +40,7 @@ class CodedIndex:
     @property
     def counts(self) -> np.ndarray:
         """int64 [documents], tokens of each."""
-        return np.concatenate([np.diff(part.tokens.offsets) for part in self.parts])
+        return np.concatenate([part.counts for part in self.parts])
 
     @property
     def refined(self) -> bool:

@@ -39,6 +39,11 @@ class CodedPart:
         """Tokens."""
         return len(self.tokens.codes)
 
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [documents], tokens of each."""
+        return np.diff(self.tokens.offsets)
+
     @classmethod
     def encode(
         cls, kernels: Kernels, codebook: Codebook, vectors: Vectors, codes: np.ndarray, *, keep_rows: bool
@@ -52,8 +57,8 @@ class CodedPart:
     @classmethod
     def joined(cls, codebook: Codebook, parts: Sequence[CodedPart], kept: Sequence[np.ndarray]) -> CodedPart:
         """The kept documents of several parts, in order, as one. kept: int64 document numbers for each part."""
-        places = [_token_places(part.tokens.offsets, own) for part, own in zip(parts, kept, strict=True)]
-        counts = [np.diff(part.tokens.offsets)[own] for part, own in zip(parts, kept, strict=True)]
+        places = [token_places(part.tokens.offsets, own) for part, own in zip(parts, kept, strict=True)]
+        counts = [part.counts[own] for part, own in zip(parts, kept, strict=True)]
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
 
         def gathered(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -81,12 +86,12 @@ class CodedPart:
     @cached_property
     def with_tokens(self) -> np.ndarray | None:
         """bool [documents], which have tokens; None where all have."""
-        some = np.diff(self.tokens.offsets) > 0
+        some = self.counts > 0
         return None if some.all() else some
 
     def values(self, codebook: Codebook, documents: np.ndarray) -> np.ndarray:
         """float32 [their tokens, dims]: the vectors of documents, one after the other, as well as they are known."""
-        own = _token_places(self.tokens.offsets, documents)
+        own = token_places(self.tokens.offsets, documents)
         if self.rows is not None:
             return self.rows.rows[own, : codebook.dims] * self.rows.scales[own, None]
         return self.decoded(codebook, own)
@@ -123,7 +128,7 @@ def postings_of(codes: np.ndarray, offsets: np.ndarray, centroids: int) -> Posti
     return Postings(starts.astype(np.int64), (pairs % max(documents, 1)).astype(np.int32))
 
 
-def _token_places(offsets: np.ndarray, documents: np.ndarray) -> np.ndarray:
+def token_places(offsets: np.ndarray, documents: np.ndarray) -> np.ndarray:
     """int64: the tokens of these documents, one document after the other."""
     counts = np.diff(offsets)[documents]
     starts = np.cumsum(counts) - counts

@@ -12,7 +12,7 @@ from ctxkit.protocols import Vectors
 from ctxkit.retrieval.multivector.clustering import default_centroids
 from ctxkit.retrieval.multivector.codebook import Codebook
 from ctxkit.retrieval.multivector.options import BuildOptions
-from ctxkit.retrieval.multivector.part import CodedPart
+from ctxkit.retrieval.multivector.part import CodedPart, token_places
 from ctxkit.retrieval.storage.files import ArrayFolder
 from ctxkit.retrieval.storage.vectors import (
     CODEBOOK,
@@ -62,11 +62,7 @@ def recoded(connection: sqlite3.Connection, files: ArrayFolder, options: BuildOp
     if drift > _DRIFTED:
         return _anew(connection, files, options, state, tail)
     first = 0 if everything else _first_joined(state.parts, tokens)
-    parts, kept, numbers = list(state.parts[first:]), [], []
-    for own in state.numbers[first:]:
-        alive = live_numbers(connection, own)
-        kept.append(np.flatnonzero(alive))
-        numbers.append(own[alive])
+    parts, kept, numbers = list(state.parts[first:]), state.alive[first:], state.numbers[first:]
     if part is not None:
         parts.append(part)
         kept.append(np.arange(len(part)))
@@ -79,15 +75,20 @@ def recoded(connection: sqlite3.Connection, files: ArrayFolder, options: BuildOp
 
 @dataclass(frozen=True)
 class _Coded:
-    """What is coded already. numbers: of each part's documents."""
+    """What is coded already. alive, numbers: of each part, the places of its living documents and their numbers."""
 
     codebook: Codebook
     parts: tuple[CodedPart, ...]
+    alive: list[np.ndarray]
     numbers: list[np.ndarray]
 
     @property
     def tokens(self) -> int:
         return sum(part.count for part in self.parts)
+
+    @property
+    def live_tokens(self) -> int:
+        return sum(int(part.counts[own].sum()) for part, own in zip(self.parts, self.alive, strict=True))
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, files: ArrayFolder) -> _Coded | None:
@@ -95,17 +96,20 @@ class _Coded:
         if found is None:
             return None
         index, numbers = found
-        return cls(index.codebook, index.parts, np.split(numbers, index.starts[1:-1]))
+        split = np.split(numbers, index.starts[1:-1])
+        alive = [np.flatnonzero(live_numbers(connection, own)) for own in split]
+        live = [own[kept] for own, kept in zip(split, alive, strict=True)]
+        return cls(index.codebook, index.parts, alive, live)
 
-    def blocks(self, connection: sqlite3.Connection) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
         """The living documents, some at a time, with vectors as they are known."""
-        for part, numbers in zip(self.parts, self.numbers, strict=True):
-            alive = np.flatnonzero(live_numbers(connection, numbers))
+        for part, alive, numbers in zip(self.parts, self.alive, self.numbers, strict=True):
             for at in range(0, len(alive), _BLOCK_DOCUMENTS):
                 own = alive[at : at + _BLOCK_DOCUMENTS]
-                some = CodedPart.joined(self.codebook, [part], [own])
-                vectors = Vectors(part.values(self.codebook, own), some.tokens.offsets)
-                yield Block(numbers[own], vectors, self.codebook.token_ids(some.tokens.codes))
+                offsets = np.concatenate([[0], np.cumsum(part.counts[own])]).astype(np.int64)
+                codes = part.tokens.codes[token_places(part.tokens.offsets, own)]
+                vectors = Vectors(part.values(self.codebook, own), offsets)
+                yield Block(numbers[at : at + _BLOCK_DOCUMENTS], vectors, self.codebook.token_ids(codes))
 
 
 def _anew(
@@ -118,10 +122,10 @@ def _anew(
     """Everything by a new codebook."""
 
     def blocks() -> Iterator[Block]:
-        yield from state.blocks(connection) if state is not None else ()
+        yield from state.blocks() if state is not None else ()
         yield from tail
 
-    total = sum(len(block.vectors.values) for block in blocks())
+    total = sum(len(block.vectors.values) for block in tail) + (state.live_tokens if state is not None else 0)
     if not total:
         return Recoded(None, None, np.zeros(0, np.int64), files_of(connection, CODEBOOK, PART))
     sample = _sample(blocks, total, options.seed)
@@ -130,7 +134,7 @@ def _anew(
     codebook = replace(trained, tokens=total)
     parts = [_part(codebook, block, options)[0] for block in blocks()]
     whole = CodedPart.joined(codebook, parts, [np.arange(len(part)) for part in parts])
-    numbers = np.concatenate([block.numbers for block in blocks()])
+    numbers = np.concatenate([*(state.numbers if state is not None else ()), *(block.numbers for block in tail)])
     return Recoded(codebook, whole, numbers, files_of(connection, CODEBOOK, PART))
 
 
