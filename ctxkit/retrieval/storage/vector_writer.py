@@ -69,16 +69,20 @@ class VectorWriter:
             if not whole:
                 self._sums.insert(FRESH, (number, values[own].tobytes(), None if ids is None else ids[own].tobytes()))
 
-    def settle(self, *, code: bool) -> bool:
-        """Put away what is too much where it is. True where vectors are left to be coded, for `code` is false."""
-        total, dead = row_counts(self._connection)
-        if dead > total * _DEAD_SHARE:
-            self.compact()
-        if self._rows_of("file = 0") >= self._build.fresh_rows:
+    def settle(self, *, dropped: bool, code: bool) -> bool:
+        """Put away what is too much where it is. True where vectors are left to be coded, for `code` is false.
+
+        dropped: whether the transaction dropped chunks; without, no vectors have died, and all need not be looked at.
+        """
+        if dropped:
+            total, dead = row_counts(self._connection)
+            if dead > total * _DEAD_SHARE:
+                self.compact()
+        if self._fresh_rows() >= self._build.fresh_rows:
             self._flush()
         if self._codes:
             coded = files_of(self._connection, PART)
-            tail = self._rows_of("file NOT IN (SELECT id FROM files WHERE kind = 'part')")
+            tail = self._fresh_rows() + sum(file.rows for file in files_of(self._connection, ROWS))
             if tail > (self._build.tail_tokens if coded else self._build.exact_below_tokens):
                 if not code:
                     return True
@@ -104,7 +108,7 @@ class VectorWriter:
 
         So sizes fall from file to file, and there are never more than a logarithm of them.
         """
-        rows = self._rows_of("file = 0")
+        rows = self._fresh_rows()
         absorbed: list[FileRow] = []
         for file in reversed(files_of(self._connection, ROWS)):
             if file.rows > rows or rows + file.rows > _FILE_ROWS:
@@ -172,8 +176,8 @@ class VectorWriter:
         self._files.write(name, arrays, facts)
         return self._sums.insert(FILES, (kind, name, documents, rows))
 
-    def _rows_of(self, where: str) -> int:
-        query = f"SELECT COALESCE(SUM(rows), 0) FROM documents WHERE {where}"
+    def _fresh_rows(self) -> int:
+        query = f"SELECT COALESCE(SUM(rows), 0) FROM documents WHERE file = {NOT_IN_A_FILE}"
         return int(self._connection.execute(query).fetchone()[0])
 
 

@@ -31,6 +31,7 @@ class Writer:
     ) -> None:
         self._connection = connection
         self._code = code
+        self._dropped = False
         self._state = State.read(connection)
         self._state.generation += 1
         self._sums = Sums(connection, self._state.sums, self._state.numbers)
@@ -80,7 +81,7 @@ class Writer:
 
     def finish(self) -> State:
         """Settle the vectors and trim the log of deletions; what `meta` is to say after the commit."""
-        self.left_to_code = self._vectors.settle(code=self._code)
+        self.left_to_code = self._vectors.settle(dropped=self._dropped, code=self._code)
         self._state.epoch += self._vectors.changed
         if self._connection.execute("SELECT COUNT(*) FROM deleted").fetchone()[0] > _LOGGED_DELETIONS:
             self._sums.delete(DELETED, "WHERE generation < ?", (self._state.generation,))
@@ -91,6 +92,7 @@ class Writer:
         slots = self._connection.execute(f"SELECT slot FROM chunks {where}", parameters).fetchall()
         for slot in slots:
             self._sums.insert(DELETED, (*slot, self._state.generation))
+        self._dropped |= bool(slots)
         return self._sums.delete(CHUNKS, where, parameters) if slots else 0
 
     def _knows(self, source: str) -> bool:
