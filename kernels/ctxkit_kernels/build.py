@@ -12,14 +12,14 @@ from ctxkit_kernels.compiler import SOURCE, SUFFIX, cached_name, compile_to, fin
 _KEPT_SECONDS = 30 * 24 * 3600  # a library of another source or compiler that nobody used for so long is deleted
 
 
-def library() -> Path:
+def shared_library() -> Path:
     """The shared library for this machine. Raises RuntimeError, with the reason in one line, where it cannot be had."""
     packaged = SOURCE.with_name(packaged_name())
     return packaged if packaged.is_file() else compiled()
 
 
 def compiled(folder: Path | None = None) -> Path:
-    """The library in `folder` (the user's cache), compiled if it is not there yet. Raises RuntimeError as `library`."""
+    """The library in `folder` (the user's cache), compiled if it is not there yet. Raises as `shared_library`."""
     compiler = find_compiler()
     folder = folder or user_cache_path("ctxkit") / "kernels"
     found = folder / cached_name(compiler)

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Literal
 
-from ctxkit_kernels.build import library
+from ctxkit_kernels.build import shared_library
 from ctxkit_kernels.device import DeviceKernels
 from ctxkit_kernels.interface import Kernels
 from ctxkit_kernels.native import NativeKernels, available
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 def best_kernels() -> Kernels:
     """The fastest path of this machine; the first call may compile, some seconds."""
     try:
-        found = library()
+        found = shared_library()
         paths = available(found)
         _log.info("kernels: C++ %s (of %s), %s", paths[0], ", ".join(paths), found)
         return NativeKernels(found, paths[0])
@@ -40,7 +40,7 @@ def all_kernels() -> tuple[Kernels, ...]:
     """Every path that this machine can run, best first. For tests and benchmarks."""
     native: list[Kernels] = []
     try:
-        found = library()
+        found = shared_library()
         native.extend(NativeKernels(found, path) for path in available(found))
     except (RuntimeError, OSError) as error:
         _log.warning("kernels: no C++ path: %s", error)

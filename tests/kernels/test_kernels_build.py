@@ -52,9 +52,9 @@ def test_a_library_that_came_with_the_package_is_taken(tmp_path: Path, monkeypat
     source.write_bytes(compiler.SOURCE.read_bytes())
     packaged = tmp_path / compiler.packaged_name()
     monkeypatch.setattr(build, "SOURCE", source)
-    assert build.library() == build.compiled()
+    assert build.shared_library() == build.compiled()
     packaged.touch()
-    assert build.library() == packaged
+    assert build.shared_library() == packaged
 
 
 @needs_compiler
@@ -91,7 +91,7 @@ def test_without_a_compiler_another_path_runs_and_the_log_says_why(caplog: pytes
 
 @needs_compiler
 def test_a_path_that_the_processor_lacks_is_refused(tmp_path: Path) -> None:
-    library = build.library()
+    library = build.shared_library()
     missing = set(native_kernels.PATHS) - set(native_kernels.available(library))
     for path in missing:
         with pytest.raises(RuntimeError, match="cannot run"):
