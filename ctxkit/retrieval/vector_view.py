@@ -32,7 +32,7 @@ class VectorView:
         self.epoch = epoch
         self._store = store
         self._options = options
-        self._engine: Engine | None = None
+        self._engine: Engine | None = None  # as long as there are no documents
         self._numbers = Growing(np.int64)  # of documents, rising
         self._chunks = Growing(np.int64)  # a living chunk of each document, or -1
         self._others: dict[int, list[int]] = {}  # document -> its further living chunks
@@ -46,11 +46,6 @@ class VectorView:
             self._take(numbers)
         elif takes_long(store.settings):
             self._restore(connection)
-
-    @property
-    def engine(self) -> Engine | None:
-        """None as long as there are no documents."""
-        return self._engine
 
     def refresh(self, connection: sqlite3.Connection, catalog: Catalog, removed: np.ndarray) -> None:
         """Take in what was written since. removed: positions of chunks that are gone since."""

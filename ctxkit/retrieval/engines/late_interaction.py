@@ -48,10 +48,6 @@ class LateInteractionEngine:
     def exact(self) -> bool:
         return self._exact
 
-    @property
-    def coded(self) -> CodedIndex | None:
-        return self._coded
-
     def __len__(self) -> int:
         return self._first + len(self._tail)
 

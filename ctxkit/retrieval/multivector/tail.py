@@ -33,18 +33,9 @@ class Tail:
         return len(self._offsets) - 1
 
     @property
-    def tokens(self) -> int:
-        return len(self._rows)
-
-    @property
     def rows(self) -> ByteRows:
         """All rows as int8."""
         return ByteRows(self._offsets.values, self._rows.values, self._scales.values)
-
-    @property
-    def with_tokens(self) -> np.ndarray:
-        """bool [documents], which have tokens."""
-        return np.diff(self._offsets.values) > 0
 
     def add(self, vectors: Vectors) -> None:
         """Documents len(self), len(self) + 1, ... get these rows."""
