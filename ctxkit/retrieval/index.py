@@ -6,7 +6,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from ctxkit.context import Budget, Part, Plan
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexNotFound
 from ctxkit.protocols import Counter, Encoder, Vectors
-from ctxkit.retrieval.document_text import document_text, text_key
+from ctxkit.retrieval.document_text import checked_sources, document_text, text_key
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
 from ctxkit.retrieval.engines.choose import EngineOptions
 from ctxkit.retrieval.engines.recipes import HnswOptions, IvfOptions
@@ -22,7 +21,7 @@ from ctxkit.retrieval.filters import Where
 from ctxkit.retrieval.fusion import Fusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
-from ctxkit.retrieval.search import Mode, Request, answer, check_search
+from ctxkit.retrieval.search import Mode, Request, answer, check_search, refuse_string
 from ctxkit.retrieval.snapshot import Snapshot
 from ctxkit.retrieval.storage.array_file import FileGone
 from ctxkit.retrieval.storage.chunk_rows import chunk_by_id
@@ -205,11 +204,7 @@ class Index:
 
     def replace_sources(self, sources: Iterable[tuple[str, str, Iterable[Chunk]]], *, progress: bool = False) -> Change:
         """`replace_source` for several (source, content hash, chunks) in one transaction: full encoder batches."""
-        given = [(source, content_hash, list(chunks)) for source, content_hash, chunks in sources]
-        for source, _, chunks in given:
-            for chunk in chunks:
-                if chunk.source != source:
-                    raise ValueError(f"chunk {chunk.id!r} is of source {chunk.source!r}, expected {source!r}")
+        given = checked_sources(sources)
         with self._store.writing() as writer:
             gone: set[str] = set()
             for source, _, chunks in given:
@@ -225,7 +220,7 @@ class Index:
         if sources is None and ids is None:
             raise ValueError("say what to delete: `sources` or `ids`")
         for name, value in (("sources", sources), ("ids", ids)):
-            _refuse_str(name, value)
+            refuse_string(name, value)
         with self._store.writing() as writer:
             removed = sum(writer.drop_source(source) for source in set(sources or ()))
             removed += writer.drop_chunks(ids or ())
@@ -272,7 +267,7 @@ class Index:
         Raises ValueError for k below 1, an unknown mode or a malformed `where`.
         """
         check_search(k, mode, where, sources)
-        vectors = None if mode == "lexical" or not len(self) else self.encoder.encode_queries([query])
+        vectors = None if mode == "lexical" or self._holds_nothing() else self.encoder.encode_queries([query])
         request = Request(query, vectors, k, mode, where, sources)
         return self._with_snapshot(lambda snapshot: answer(snapshot, request, self._fusion))
 
@@ -295,7 +290,7 @@ class Index:
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """The vectors of chunks, as well as the index keeps them. Raises KeyError for an id that is not there."""
-        _refuse_str("ids", ids)
+        refuse_string("ids", ids)
         return self._with_snapshot(lambda snapshot: snapshot.vectors(snapshot.positions_of(ids)))
 
     def stats(self) -> IndexStats:
@@ -356,7 +351,9 @@ class Index:
 
     def _with_snapshot(self, work: Callable[[Snapshot], Found]) -> Found:
         """What `work` makes of the state that is committed now."""
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             with self._store.reading() as connection:
                 known = State.read(connection).generation
                 try:
@@ -368,13 +365,11 @@ class Index:
                     gone = error
             if self._generation() == known:  # no writer retired the file while it was being opened: it is lost
                 raise gone
-        raise gone
+
+    def _holds_nothing(self) -> bool:
+        with self._store.reading() as connection:
+            return connection.execute("SELECT 1 FROM chunks LIMIT 1").fetchone() is None
 
     def _generation(self) -> int:
         with self._store.reading() as connection:
             return State.read(connection).generation
-
-
-def _refuse_str(name: str, value: object) -> None:
-    if isinstance(value, str):
-        raise ValueError(f"`{name}` must be a list of names, got the single string {value!r}")

@@ -49,10 +49,15 @@ def check_search(k: int, mode: str, where: Where | None = None, sources: object 
         raise ValueError(f"`k` must be at least 1, got {k!r}")
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")
-    if isinstance(sources, str):
-        raise ValueError(f"`sources` must be a list of names, got the single string {sources!r}")
+    refuse_string("sources", sources)
     if isinstance(where, Mapping):
         checked(where)
+
+
+def refuse_string(name: str, value: object) -> None:
+    """Raise ValueError for a single string where a list of names belongs."""
+    if isinstance(value, str):
+        raise ValueError(f"`{name}` must be a list of names, got the single string {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,13 @@ import numpy as np
 from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexNotFound, StoreError
 from ctxkit.protocols import Encoder
-from ctxkit.retrieval.document_text import document_text, text_key
+from ctxkit.retrieval.document_text import checked_sources, document_terms, document_text, text_key
 from ctxkit.retrieval.encoders import SentenceTransformerEncoder, encoder_from
 from ctxkit.retrieval.filters import Where
 from ctxkit.retrieval.fusion import Fusion, ScoreFusion
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change
-from ctxkit.retrieval.search import Mode, Request, check_search
-from ctxkit.retrieval.terms import terms
+from ctxkit.retrieval.search import Mode, Request, check_search, refuse_string
 from ctxkit_connectors.databases.database import Database, Row
 from ctxkit_connectors.databases.search import DatabaseSearch
 
@@ -85,11 +84,7 @@ class DatabaseIndex(Generic[D]):
 
     def replace_sources(self, sources: Iterable[tuple[str, str, Iterable[Chunk]]], *, progress: bool = False) -> Change:
         """`replace_source` for several (source, content hash, chunks) in one write: full encoder batches."""
-        given = [(source, content_hash, list(chunks)) for source, content_hash, chunks in sources]
-        for source, _, chunks in given:
-            for chunk in chunks:
-                if chunk.source != source:
-                    raise ValueError(f"chunk {chunk.id!r} is of source {chunk.source!r}, expected {source!r}")
+        given = checked_sources(sources)
         if not given:
             return Change()
         unique = {chunk.id: chunk for _, _, chunks in given for chunk in chunks}
@@ -102,8 +97,7 @@ class DatabaseIndex(Generic[D]):
         if sources is None and ids is None:
             raise ValueError("say what to delete: `sources` or `ids`")
         for name, value in (("sources", sources), ("ids", ids)):
-            if isinstance(value, str):
-                raise ValueError(f"`{name}` must be a list of names, got the single string {value!r}")
+            refuse_string(name, value)
         named, single = sorted(set(sources or ())), sorted(set(ids or ()))
         return Change(removed=self._database.delete(named, single) if named or single else 0)
 
@@ -175,8 +169,7 @@ class DatabaseIndex(Generic[D]):
         new = [key for key in texts if key not in vectors]
         if new:
             vectors.update(zip(new, self._encoded([texts[key] for key in new], progress), strict=True))
-        words = [terms(" ".join((*chunk.title_path, chunk.text))) for chunk in chunks]
-        rows = [Row(chunk, key, bag, vectors[key]) for chunk, key, bag in zip(chunks, keys, words, strict=True)]
+        rows = [Row(chunk, key, document_terms(chunk), vectors[key]) for chunk, key in zip(chunks, keys, strict=True)]
         return rows, len(new)
 
     def _encoded(self, texts: Sequence[str], progress: bool) -> Iterator[np.ndarray]:

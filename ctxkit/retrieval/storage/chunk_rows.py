@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ctxkit.documents.chunk import Chunk
+from ctxkit.retrieval.document_text import document_terms
 from ctxkit.retrieval.storage.tables import CHUNKS, Value, rows
-from ctxkit.retrieval.terms import terms
 
 _AT_ONCE = 500  # sqlite takes a limited number of parameters
 
@@ -24,7 +24,7 @@ def chunk_row(chunk: Chunk) -> tuple[Value, ...]:
         *(chunk.id, chunk.source, chunk.text, json.dumps(chunk.title_path, ensure_ascii=False)),
         *(chunk.start_line, chunk.end_line, chunk.start_byte, chunk.end_byte, chunk.page),
         metadata,
-        " ".join(terms(" ".join((*chunk.title_path, chunk.text)))),
+        " ".join(document_terms(chunk)),
     )
 
 
