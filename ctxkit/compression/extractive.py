@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.cut import Source, first_of
+from ctxkit.compression.cut import Reader, Source, first_of
 from ctxkit.compression.json_level import json_reader
-from ctxkit.compression.ladder import Ladder
 from ctxkit.compression.pieces import Pieces, PieceSource, marker, slices
 from ctxkit.compression.score import importance
 from ctxkit.compression.segment import divided, sentence_bounds
 from ctxkit.compression.table_level import read_json_lines
-from ctxkit.context.group import Group
-from ctxkit.context.level import Level, LevelRequest
+from ctxkit.compression.text_compressor import TextCompressor
+from ctxkit.context.level import LevelRequest
 
 GAP = "[...]"
 """Stands for what is left out."""
 
 FIDELITY = 0.9
 _GAP_SCORE = 1e-3
+_LEAN = 0.8
 
 
 @dataclass(frozen=True)
-class ExtractiveCompressor:
+class ExtractiveCompressor(TextCompressor):
     """Keeps whole sentences, lines and short code fences, best first by BM25 against the question and by their place.
 
     Without a question: by place, facts (numbers, names) and how common their words are in the text. There is one
     ranking, and every smaller level is a prefix of it; the output is slices of the source in order, gaps marked by
     "[...]" (`extract` gives the map). A sentence longer than 240 characters may be cut at white space. JSON is sampled,
     and stays JSON.
-
-    least_tokens: the smallest size of a group that is aimed at.
     """
 
-    least_tokens: int = 48
+    @property
+    def name(self) -> str:
+        return "extractive"
 
-    def __post_init__(self) -> None:
-        if self.least_tokens < 1:
-            raise ValueError(f"`least_tokens` must be at least 1, got {self.least_tokens!r}")
+    @property
+    def arguments(self) -> Reader:
+        return json_reader(lean=_LEAN, fidelity=FIDELITY, keep_fields=True)
 
-    def levels(self, group: Group, request: LevelRequest) -> Iterator[Level]:
-        request = replace(request, counter=TotalCounter(request.counter))
-        contents = first_of((json_reader(lean=0.8, fidelity=FIDELITY), read_json_lines, extract))
-        arguments = json_reader(lean=0.8, fidelity=FIDELITY, keep_fields=True)
-        return Ladder("extractive", group, request, contents, arguments, self.least_tokens).levels()
+    def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
+        read = first_of((json_reader(lean=_LEAN, fidelity=FIDELITY), read_json_lines, extract))
+        return [read(text, request) for text in texts]
 
 
 def extract(text: str, request: LevelRequest) -> Source | None:

@@ -18,7 +18,6 @@ from ctxkit.context.part import Part
 
 LARGEST_RATE = 0.7
 NEXT_RATE = 0.45  # of the one before
-_SMALL_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Ladder:
         return tuple(self._source(slot) for slot in self.slots)
 
     def _source(self, slot: Slot) -> Source | None:
-        if slot.verbatim or slot.tokens <= _SMALL_TOKENS:
+        if not slot.is_reducible:
             return None
         source = (self.contents if slot.call is None else self.arguments)(slot.text, self.request)
         if source is None or source.smallest is None:
@@ -108,12 +107,12 @@ class Ladder:
         waiting = sorted(range(len(self.slots)), key=lambda i: (self._ceiling(i), i))
         left = tokens
         while waiting:
-            height = _height([self._ceiling(i) for i in waiting], [self._floor(i) for i in waiting], left)
-            if height is None:
+            room_each = height([self._ceiling(i) for i in waiting], [self._floor(i) for i in waiting], left)
+            if room_each is None:
                 return None
             index = waiting.pop(0)
             slot, source = self.slots[index], self._sources[index]
-            room = min(max(height, self._floor(index)), left)
+            room = min(max(room_each, self._floor(index)), left)
             if source is None or slot.tokens <= room and slot.tokens == self._ceiling(index):
                 left -= slot.tokens
                 continue
@@ -159,7 +158,7 @@ class Ladder:
         return tuple(parts), tuple(handles)
 
 
-def _height(ceilings: Sequence[int], floors: Sequence[int], tokens: int) -> int | None:
+def height(ceilings: Sequence[int], floors: Sequence[int], tokens: int) -> int | None:
     """The greatest height to which all can be cut so that they take at most `tokens`; None where even floors do not."""
 
     def taken(height: int) -> int:

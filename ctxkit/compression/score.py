@@ -11,7 +11,7 @@ import regex
 _WORD = regex.compile(r"[\w\p{M}]+")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 _FACT = regex.compile(r"\d[\d.,:/-]*|\b[^\W_]+(?:[_/.:-][^\W_]+)+|\b\p{Lu}{2,}\b|\b\p{Ll}+\p{Lu}\w*")
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
     "its me my no not of on or our she should so than that the their them then there they this to us was we were what "
     "when where which who why will with would you your".split()
@@ -26,7 +26,7 @@ def terms(text: str) -> list[str]:
     >>> terms("The sockets of Zürich")
     ['socket', 'zürich']
     """
-    return [term for word in _WORD.findall(text) for term in _terms_of(word.casefold()) if term not in _STOP]
+    return [term for word in _WORD.findall(text) for term in _terms_of(word.casefold()) if term not in STOP_WORDS]
 
 
 def _terms_of(word: str) -> Iterator[str]:

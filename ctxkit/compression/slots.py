@@ -10,6 +10,9 @@ from ctxkit.context.group import Group
 from ctxkit.context.part import Part
 from ctxkit.protocols import Counter
 
+SMALL_TOKENS = 8
+"""A text of so few tokens is not worth reducing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -24,6 +27,11 @@ class Slot:
     text: str
     tokens: int
     verbatim: bool
+
+    @property
+    def is_reducible(self) -> bool:
+        """Whether a shorter rendering of it may be looked for."""
+        return not self.verbatim and self.tokens > SMALL_TOKENS
 
 
 def slots_of(group: Group, counter: Counter) -> tuple[Slot, ...]:

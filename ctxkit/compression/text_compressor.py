@@ -1,0 +1,112 @@
+"""TextCompressor and WordCompressor: what a method overrides to become levels, and to be called on plain texts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ctxkit.compression.code_level import read_code
+from ctxkit.compression.counted import TotalCounter
+from ctxkit.compression.cut import Reader, Source, first_of
+from ctxkit.compression.json_level import json_reader
+from ctxkit.compression.ladder import Ladder
+from ctxkit.compression.log_level import read_log
+from ctxkit.compression.pins import Pins
+from ctxkit.compression.slots import slots_of
+from ctxkit.compression.table_level import read_delimited, read_json_lines, read_markdown_table
+from ctxkit.compression.word_source import FIDELITY, WordSource
+from ctxkit.compression.words import Words
+from ctxkit.context.group import Group
+from ctxkit.context.level import Level, LevelRequest
+
+
+@dataclass(frozen=True)
+class TextCompressor(ABC):
+    """A compressor that reads texts one by one or together, and can render each in any number of tokens.
+
+    least_tokens: the smallest size of a group that is aimed at.
+    """
+
+    least_tokens: int = field(default=48, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.least_tokens < 1:
+            raise ValueError(f"`least_tokens` must be at least 1, got {self.least_tokens!r}")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What its levels are called."""
+
+    @abstractmethod
+    def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
+        """Each text as something that can be rendered smaller; None where it cannot be."""
+
+    @property
+    def arguments(self) -> Reader:
+        """Reads the arguments of tool calls, which stay JSON of the same keys."""
+        return json_reader(lean=0.5, fidelity=0.9, keep_fields=True)
+
+    def levels(self, group: Group, request: LevelRequest) -> Iterator[Level]:
+        yield from self.joint_levels([group], request)[0]
+
+    def joint_levels(self, groups: Sequence[Group], request: LevelRequest) -> list[Iterable[Level]]:
+        """The levels of each group. All their texts are read in one go."""
+        request = replace(request, counter=TotalCounter(request.counter))
+        slots = (slot for group in groups for slot in slots_of(group, request.counter))
+        texts = list(dict.fromkeys(slot.text for slot in slots if slot.call is None and slot.is_reducible))
+        sources = dict(zip(texts, self.sources(texts, request), strict=True))
+
+        def known(text: str, _: LevelRequest) -> Source | None:
+            return sources.get(text)
+
+        arguments, least = self.arguments, self.least_tokens
+        return [Ladder(self.name, group, request, known, arguments, least).levels() for group in groups]
+
+
+@dataclass(frozen=True)
+class WordCompressor(TextCompressor):
+    """Keeps the best words of prose; JSON, tables, code and logs are reduced by their structure.
+
+    A method overrides `scores`. pins: what is kept whole, or goes with its sentence; None pins nothing.
+    structured: reduce what is no prose by its structure; False treats all texts as prose.
+    """
+
+    pins: Pins | None = field(default=Pins(), kw_only=True)
+    structured: bool = field(default=True, kw_only=True)
+
+    @abstractmethod
+    def scores(self, texts: Sequence[Words], question: str) -> list[Sequence[float]]:
+        """How much each word of each text matters, [texts][words]; comparable between the texts of one call.
+
+        All texts of a request come in one call, so that a model sees full batches.
+        """
+
+    @property
+    def fidelity(self) -> float:
+        """Value of a text with nearly all its words, in (0, 1)."""
+        return FIDELITY
+
+    def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
+        read = structure_reader() if self.structured else first_of(())
+        sources = [read(text, request) for text in texts]
+        prose = [i for i, source in enumerate(sources) if source is None]
+        words = [Words.of(texts[i], self.pins, request.question) for i in prose]
+        for i, cut, scores in zip(prose, words, self.scores(words, request.question), strict=True):
+            sources[i] = WordSource(cut, scores, request.counter, self.fidelity) if len(cut) > 1 else None
+        return sources
+
+
+def structure_reader(lean: float = 0.5) -> Reader:
+    """Reads what is no prose: JSON, tables, code, logs. lean: how much more the question counts than the place."""
+    return first_of(
+        (
+            json_reader(lean=lean, fidelity=0.9),
+            read_json_lines,
+            read_markdown_table,
+            read_delimited,
+            read_code,
+            read_log,
+        )
+    )

@@ -1,0 +1,64 @@
+"""WordSource: the words of a text in one ranking; every rendering keeps a prefix of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import accumulate
+
+from ctxkit.compression.cut import Fragment
+from ctxkit.compression.ranked import RankedSource
+from ctxkit.compression.words import Words
+from ctxkit.protocols import Counter
+
+FIDELITY = 0.85
+"""Value of all words when they stand in telegraphic style."""
+
+_LEAST_SCORE = 1e-6
+
+
+class WordSource(RankedSource):
+    """Keeps the best words, in the order of the text.
+
+    scores: of each word, [words], higher is better; of texts that are cut together they must be comparable.
+
+    A pin ranks with the best word of its sentence, before it: whatever is kept of a sentence keeps its pins, and a pin
+    goes only with the whole sentence.
+    """
+
+    kind = "words"
+
+    def __init__(self, words: Words, scores: Sequence[float], counter: Counter, fidelity: float = FIDELITY) -> None:
+        self.words = words
+        lifted = _lifted(words, scores)
+        self.order = sorted(range(len(words)), key=lambda i: (-lifted[i], not words.pinned[i], i))
+        self.ranked_scores = [lifted[i] for i in self.order]
+        counts = counter.count_batch(words.spaced)
+        self.word_tokens = [counts[i] for i in self.order]
+        least = min(lifted, default=0.0)
+        super().__init__(
+            counter,
+            list(accumulate(self.word_tokens, initial=0)),
+            ((lifted[i] - least + _LEAST_SCORE) * max(counts[i], 1) for i in self.order),
+            fidelity=fidelity,
+            most=len(words) - 1,
+        )
+
+    @cached_property
+    def ceiling(self) -> int:
+        return self.counter.count(self.words.text)
+
+    def fragments(self, count: int) -> list[Fragment]:
+        return self.words.fragments(self.order[:count])
+
+
+def _lifted(words: Words, scores: Iterable[float]) -> list[float]:
+    """The scores, those of pins raised to the best of their sentence."""
+    own = list(scores)
+    best: dict[int, float] = {}
+    for sentence, score in zip(words.sentences, own, strict=True):
+        best[sentence] = max(score, best.get(sentence, score))
+    return [
+        best[sentence] if pinned else score
+        for sentence, score, pinned in zip(words.sentences, own, words.pinned, strict=True)
+    ]
