@@ -17,6 +17,11 @@ STDOUT = Console(soft_wrap=True, highlight=False)
 STDERR = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def in_colour() -> bool:
+    """Whether stdout shows colours."""
+    return STDOUT.is_terminal and STDOUT.color_system is not None and not STDOUT.no_color
+
+
 def emit_json(value: Any) -> None:
     """One JSON document on stdout."""
     print_raw(json.dumps(value, ensure_ascii=False, indent=2) + "\n")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ctxkit.cli.loading import open_index
 from ctxkit.cli.options import AsJson, IndexFolder, Question, SearchMode
-from ctxkit.cli.output import STDOUT, emit_json, note, print_raw
+from ctxkit.cli.output import STDOUT, emit_json, in_colour, note, print_raw
 from ctxkit.cli.where import conditions
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ def _explain(query: str, hits: Sequence[Hit], told: str) -> None:
 def _passage(heat_map: HeatMap) -> Text:
     from ctxkit.retrieval.heat_map_text import coloured, plain
 
-    in_colour = STDOUT.is_terminal and STDOUT.color_system is not None and not STDOUT.no_color
-    return coloured(heat_map) if in_colour else Text(plain(heat_map))
+    return coloured(heat_map) if in_colour() else Text(plain(heat_map))
 
 
 def _write(path: Path, query: str, hits: Sequence[Hit], told: str) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
 from ctxkit.compression.by_content import ContentCompressor
+from ctxkit.compression.compress import Compressed, Compression, Prepared, compress, prepare
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
+from ctxkit.compression.methods import compressor_named, method_names
+from ctxkit.compression.pins import Pins
 from ctxkit.compression.structural import StructuralCompressor
 from ctxkit.compression.stub import StubCompressor
 from ctxkit.compression.summary import SummaryCompressor, SummaryRejected
+from ctxkit.compression.text_compressor import TextCompressor, WordCompressor
+from ctxkit.compression.words import Words
 from ctxkit.context.level import Compressor
 
 
@@ -16,12 +22,27 @@ def standard() -> tuple[Compressor, ...]:
 
 
 __all__ = [
+    "Compressed",
+    "Compression",
     "ContentCompressor",
     "ExtractiveCompressor",
+    "Head",
+    "NoStopWords",
+    "Pins",
+    "Prepared",
+    "RandomWords",
+    "RareWords",
     "StructuralCompressor",
     "StubCompressor",
     "SummaryCompressor",
     "SummaryRejected",
+    "TextCompressor",
+    "WordCompressor",
+    "Words",
+    "compress",
+    "compressor_named",
     "extract",
+    "method_names",
+    "prepare",
     "standard",
 ]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.cut import Cut, Fragment
+from ctxkit.compression.cut import Cut, Fragment, Source
 from ctxkit.compression.joint import cut_together
+from ctxkit.compression.shown import fragment_html
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Counter
@@ -72,6 +73,9 @@ class Compression:
     def rate(self) -> float:
         return self.tokens / self.source_tokens if self.source_tokens else 1.0
 
+    def _repr_html_(self) -> str:
+        return fragment_html(self)
+
     def __repr__(self) -> str:
         return (
             f"Compression({self.tokens:,} of {self.source_tokens:,} tokens by {self.method}, {len(self.results)} texts)"
@@ -94,28 +98,58 @@ def compress(
 
     Raises ValueError unless exactly one of `tokens` (0 or more) and `rate` (0 to 1) is given.
     """
-    sources = [texts] if isinstance(texts, str) else list(texts)
-    counter = TotalCounter(counter)
-    sizes = counter.count_batch(sources)
-    limit = _limit(sum(sizes), tokens, rate)
-    cuts: list[Cut | None] = [None] * len(sources)
-    if sum(sizes) > limit:
-        read = compressor.sources(sources, LevelRequest(question, counter))
-        cuts = cut_together(sources, read, counter, limit)
-    results = [
-        Compressed(text, (Fragment(text, 0),) if text else (), size, size)
-        if cut is None
-        else Compressed(text, cut.fragments, cut.tokens, size)
-        for text, size, cut in zip(sources, sizes, cuts, strict=True)
-    ]
-    return Compression(tuple(results), compressor.name)
+    return prepare(texts, compressor, question=question, counter=counter).at(tokens=tokens, rate=rate)
 
 
-def _limit(total: int, tokens: int | None, rate: float | None) -> int:
-    if (tokens is None) == (rate is None):
-        raise ValueError(f"give either `tokens` or `rate`, got tokens={tokens!r} and rate={rate!r}")
-    if rate is not None and not 0 <= rate <= 1:
-        raise ValueError(f"`rate` must be in [0, 1], got {rate!r}")
-    if tokens is not None and tokens < 0:
-        raise ValueError(f"`tokens` must be 0 or more, got {tokens!r}")
-    return tokens if tokens is not None else math.floor(total * (rate or 0.0) + 1e-9)
+def prepare(
+    texts: str | Sequence[str], compressor: TextCompressor, *, question: str = "", counter: Counter
+) -> Prepared:
+    """Texts to be compressed to several sizes: the compressor reads them once, when first needed."""
+    return Prepared((texts,) if isinstance(texts, str) else tuple(texts), compressor, question, TotalCounter(counter))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Texts read by a compressor; every size comes from the same ranking."""
+
+    texts: tuple[str, ...]
+    compressor: TextCompressor
+    question: str
+    counter: Counter
+
+    @cached_property
+    def source_tokens(self) -> int:
+        """Tokens of all texts, each counted alone."""
+        return sum(self._sizes)
+
+    def at(self, *, tokens: int | None = None, rate: float | None = None) -> Compression:
+        """The texts in at most that many tokens. Raises ValueError as `compress` does."""
+        limit = self._limit(tokens, rate)
+        cuts: list[Cut | None] = [None] * len(self.texts)
+        if self.source_tokens > limit:
+            cuts = cut_together(self.texts, self._sources, self.counter, limit)
+        results = [_result(*one) for one in zip(self.texts, self._sizes, cuts, strict=True)]
+        return Compression(tuple(results), self.compressor.name)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return self.counter.count_batch(self.texts)
+
+    @cached_property
+    def _sources(self) -> list[Source | None]:
+        return self.compressor.sources(self.texts, LevelRequest(self.question, self.counter))
+
+    def _limit(self, tokens: int | None, rate: float | None) -> int:
+        if (tokens is None) == (rate is None):
+            raise ValueError(f"give either `tokens` or `rate`, got tokens={tokens!r} and rate={rate!r}")
+        if rate is not None and not 0 <= rate <= 1:
+            raise ValueError(f"`rate` must be in [0, 1], got {rate!r}")
+        if tokens is not None and tokens < 0:
+            raise ValueError(f"`tokens` must be 0 or more, got {tokens!r}")
+        return tokens if tokens is not None else math.floor(self.source_tokens * (rate or 0.0) + 1e-9)
+
+
+def _result(text: str, size: int, cut: Cut | None) -> Compressed:
+    if cut is None:
+        return Compressed(text, (Fragment(text, 0),) if text else (), size, size)
+    return Compressed(text, cut.fragments, cut.tokens, size)

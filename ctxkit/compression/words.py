@@ -104,7 +104,7 @@ class Words:
         breaks = [self.text.count("\n", *space) for space in spaces]
         if any(breaks):
             return spaces[breaks.index(max(breaks))]
-        return spaces[-1] if spaces[-1][1] == self.starts[word] else None
+        return spaces[-1] if spaces[-1][1] == self.starts[word] or self._would_join(before, word) else None
 
     def _would_join(self, before: int, word: int) -> bool:
         return bool(_JOINS.match(self.text[self.bounds[before + 1] - 1]) and _JOINS.match(self.text[self.starts[word]]))

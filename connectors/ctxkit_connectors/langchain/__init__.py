@@ -1,4 +1,5 @@
-"""LangChain: `trim_messages` that never breaks a tool round, `fit_messages` that reduces before it drops, a middleware.
+"""LangChain: `trim_messages` that never breaks a tool round, `fit_messages` that reduces before it drops, a middleware,
+a document compressor.
 
 Raises MissingExtra where langchain-core (for the middleware: langchain) is not installed.
 """
@@ -15,6 +16,7 @@ if find_spec("langchain_core") is None:
     raise MissingExtra("langchain-core", "langchain")
 
 if TYPE_CHECKING:
+    from ctxkit_connectors.langchain.compressor import DocumentCompressor
     from ctxkit_connectors.langchain.counter import LangChainCounter
     from ctxkit_connectors.langchain.fitting import fit_messages
     from ctxkit_connectors.langchain.messages import OpenAIForm
@@ -23,13 +25,21 @@ if TYPE_CHECKING:
 
 _ON_USE = {
     "ContextBudgetMiddleware": "middleware",
+    "DocumentCompressor": "compressor",
     "LangChainCounter": "counter",
     "OpenAIForm": "messages",
     "fit_messages": "fitting",
     "trim_messages": "trim",
 }
 
-__all__ = ["ContextBudgetMiddleware", "LangChainCounter", "OpenAIForm", "fit_messages", "trim_messages"]
+__all__ = [
+    "ContextBudgetMiddleware",
+    "DocumentCompressor",
+    "LangChainCounter",
+    "OpenAIForm",
+    "fit_messages",
+    "trim_messages",
+]
 
 
 def __getattr__(name: str) -> Any:
