@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ctxkit.compression.by_content import ContentCompressor
+from ctxkit.compression.centroid import CentroidCompressor
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
 from ctxkit.compression.structural import StructuralCompressor
 from ctxkit.compression.stub import StubCompressor
+from ctxkit.compression.summariser import SummaryCache
 from ctxkit.compression.summary import SummaryCompressor, SummaryRejected
 from ctxkit.context.level import Compressor
 
@@ -16,10 +18,12 @@ def standard() -> tuple[Compressor, ...]:
 
 
 __all__ = [
+    "CentroidCompressor",
     "ContentCompressor",
     "ExtractiveCompressor",
     "StructuralCompressor",
     "StubCompressor",
+    "SummaryCache",
     "SummaryCompressor",
     "SummaryRejected",
     "extract",
