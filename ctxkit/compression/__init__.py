@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
 from ctxkit.compression.by_content import ContentCompressor
+from ctxkit.compression.centroid import CentroidCompressor
 from ctxkit.compression.compress import Compressed, Compression, Prepared, compress, prepare
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
 from ctxkit.compression.methods import compressor_named, method_names
 from ctxkit.compression.pins import Pins
 from ctxkit.compression.structural import StructuralCompressor
 from ctxkit.compression.stub import StubCompressor
+from ctxkit.compression.summariser import SummaryCache
 from ctxkit.compression.summary import SummaryCompressor, SummaryRejected
 from ctxkit.compression.text_compressor import TextCompressor, WordCompressor
 from ctxkit.compression.words import Words
@@ -24,6 +26,7 @@ def standard() -> tuple[Compressor, ...]:
 __all__ = [
     "Compressed",
     "Compression",
+    "CentroidCompressor",
     "ContentCompressor",
     "ExtractiveCompressor",
     "Head",
@@ -34,6 +37,7 @@ __all__ = [
     "RareWords",
     "StructuralCompressor",
     "StubCompressor",
+    "SummaryCache",
     "SummaryCompressor",
     "SummaryRejected",
     "TextCompressor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ctxkit.compression.cut import Reader, Source, first_of
@@ -13,6 +13,7 @@ from ctxkit.compression.segment import divided, sentence_bounds
 from ctxkit.compression.table_level import read_json_lines
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
+from ctxkit.protocols import Counter
 
 GAP = "[...]"
 """Stands for what is left out."""
@@ -50,14 +51,29 @@ def extract(text: str, request: LevelRequest) -> Source | None:
 
     `extract(text, request).at(tokens).fragments` says of each piece of the output where in the source it begins.
     """
+    return by_sentence(text, request.counter, lambda segments: importance(segments, request.question))
+
+
+def by_sentence(
+    text: str,
+    counter: Counter,
+    score: Callable[[Sequence[str]], Sequence[float]],
+    *,
+    fidelity: float = FIDELITY,
+) -> Source | None:
+    """A text whose sentences and lines are ranked by `score`; None for the empty one.
+
+    score: value per token of each, above 0. fidelity: value of all of them.
+    """
     bounds, divisible = divided(text, sentence_bounds(text))
     if len(bounds) < 2:
         return None
     segments = slices(text, bounds)
-    scores = importance(segments, request.question)
-    scores = [_GAP_SCORE if part.strip() == GAP else score for part, score in zip(segments, scores, strict=True)]
+    scores = [
+        _GAP_SCORE if part.strip() == GAP else value for part, value in zip(segments, score(segments), strict=True)
+    ]
 
     def gap(start: int, end: int) -> str:
         return marker(text, start, end, GAP)
 
-    return PieceSource(Pieces(text, bounds, scores, gap, "text", FIDELITY, divisible), request.counter)
+    return PieceSource(Pieces(text, bounds, scores, gap, "text", fidelity, divisible), counter)

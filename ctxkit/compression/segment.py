@@ -22,6 +22,7 @@ _SENTENCE_END = regex.compile(
     r"(?<=[.!?…।॥؟۔][\p{Pe}\p{Pf}\"']{0,2})(?<!\b(?:\p{L}|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|Fig|No|Nr|al|cf|approx)\.)\s+"
     rf"{_NOT_INSIDE}(?!\p{{Ll}})|(?<=[。！？｡][\p{{Pe}}\p{{Pf}}]{{0,2}}){_NOT_INSIDE}(?![\p{{Pe}}\p{{Pf}}。！？｡])"
 )
+_ENDED = regex.compile(r"[.!?…।॥؟۔。！？｡][\p{Pe}\p{Pf}\"']{0,2}$")
 _FENCE = re.compile(r"[ \t]*(```|~~~)")
 
 Bounds = list[int]
@@ -53,6 +54,20 @@ def sentence_bounds(text: str) -> Bounds:
             cuts = (match.end() for match in _SENTENCE_END.finditer(text, start, end))
             bounds.extend(cut for cut in cuts if start < cut < end)
     return coarse([*bounds, len(text)])
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Offsets behind each whole sentence and each line, rising; behind the last only where it ends as a sentence does.
+
+    >>> sentence_ends("It rains. It pours. It st")
+    [9, 19]
+    """
+    ends = {match.start() for match in _SENTENCE_END.finditer(text)} | {
+        match.start() for match in _LINE_END.finditer(text)
+    }
+    if _ENDED.search(text):
+        ends.add(len(text))
+    return sorted(ends - {0})
 
 
 def divided(text: str, bounds: Bounds, longest: int = LONGEST_PIECE_CHARS) -> tuple[Bounds, list[bool]]:

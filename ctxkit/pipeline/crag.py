@@ -5,14 +5,14 @@ Not Corrective RAG (arXiv 2401.15884), and not the CRAG benchmark (arXiv 2406.04
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ctxkit.compression import SummaryCompressor
+from ctxkit.compression import SummaryCache, SummaryCompressor
 from ctxkit.context import Budget, LevelRequest, Part, Plan, fit
 from ctxkit.context.compose import SEPARATOR, compose, part_text
 from ctxkit.context.group import grouped
@@ -100,7 +100,7 @@ class ClusteredRag:
     k, balance, seed: as `ctxkit.retrieval.clusters.cluster` takes them.
     model: for "summarise"; asked for several clusters at once. threads: for how many.
     cache: summaries by a digest of model, instruction and text; give one that outlives the object.
-    summary_tokens: the longest summary, in the model's tokens.
+    summary_tokens: the longest summary, as of `SummaryCompressor`: in the model's tokens and in the target's.
 
     Where hardly any text repeats (a tenth), "extract" makes every hit a cluster and takes them in order of relevance,
     the last one cut: sharing the budget out would only take from the best.
@@ -113,7 +113,7 @@ class ClusteredRag:
     balance: float = 0.7
     seed: int = 0
     model: Model | None = None
-    cache: MutableMapping[str, str] = field(default_factory=dict, repr=False)
+    cache: SummaryCache = field(default_factory=dict[str, str], repr=False)
     threads: int = 4
     summary_tokens: int = 256
 

@@ -1,4 +1,4 @@
-"""Conversations: fit a list of chat messages, and keep a prompt's beginning from one call to the next."""
+"""Conversations: fit a list of chat messages, keep a prompt's beginning, and what is known of a user or a topic."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ctxkit.session.cache import CacheReport
     from ctxkit.session.messages import fit_messages
     from ctxkit.session.prices import CachePrices, break_even_turns
+    from ctxkit.session.profile import Profile, ProfileMemory
     from ctxkit.session.session import Session
     from ctxkit.session.store import MemoryOriginals, Originals, SqliteOriginals
 
@@ -17,6 +18,8 @@ _LAZY = {
     "CacheReport": "ctxkit.session.cache",
     "MemoryOriginals": "ctxkit.session.store",
     "Originals": "ctxkit.session.store",
+    "Profile": "ctxkit.session.profile",
+    "ProfileMemory": "ctxkit.session.profile",
     "Session": "ctxkit.session.session",
     "SqliteOriginals": "ctxkit.session.store",
     "break_even_turns": "ctxkit.session.prices",
@@ -28,6 +31,8 @@ __all__ = [
     "CacheReport",
     "MemoryOriginals",
     "Originals",
+    "Profile",
+    "ProfileMemory",
     "Session",
     "SqliteOriginals",
     "break_even_turns",

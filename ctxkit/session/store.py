@@ -49,6 +49,8 @@ class MemoryOriginals:
     def put(self, key: str, text: str) -> None:
         self._texts[key] = text
 
+    __setitem__ = put
+
     def get(self, key: str) -> str | None:
         return self._texts.get(key)
 
@@ -82,6 +84,8 @@ class SqliteOriginals:
                 "INSERT INTO originals VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET text = excluded.text",
                 (_bytes(key), _bytes(text)),
             )
+
+    __setitem__ = put  # as of a dict, so that a store can be the cache of a SummaryCompressor
 
     def get(self, key: str) -> str | None:
         with self._open() as connection:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxkit.compression import (
+    CentroidCompressor,
     ContentCompressor,
     ExtractiveCompressor,
     StructuralCompressor,
@@ -31,6 +32,7 @@ Size = Callable[[Sequence[Part]], int]
 COMPRESSORS: dict[str, Compressor] = {
     "structural": StructuralCompressor(),
     "extractive": ExtractiveCompressor(),
+    "centroid": CentroidCompressor(),
     "stub": StubCompressor(),
 }
 
@@ -97,7 +99,7 @@ DEGENERATE = [
 ]
 
 
-RESIZABLE = ["structural", "extractive"]
+RESIZABLE = ["structural", "extractive", "centroid"]
 
 
 @pytest.fixture(params=sorted(TEXTS))
