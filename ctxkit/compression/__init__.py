@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctxkit.compression.by_content import ContentCompressor
+from ctxkit.compression.diff_history import DiffHistory, DiffHistoryCompressor
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
 from ctxkit.compression.structural import StructuralCompressor
 from ctxkit.compression.stub import StubCompressor
@@ -17,6 +18,8 @@ def standard() -> tuple[Compressor, ...]:
 
 __all__ = [
     "ContentCompressor",
+    "DiffHistory",
+    "DiffHistoryCompressor",
     "ExtractiveCompressor",
     "StructuralCompressor",
     "StubCompressor",
