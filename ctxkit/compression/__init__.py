@@ -6,6 +6,7 @@ from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWor
 from ctxkit.compression.by_content import ContentCompressor
 from ctxkit.compression.centroid import CentroidCompressor
 from ctxkit.compression.compress import Compressed, Compression, Prepared, compress, prepare
+from ctxkit.compression.diff_history import DiffHistory, DiffHistoryCompressor
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
 from ctxkit.compression.methods import compressor_named, method_names
 from ctxkit.compression.pins import Pins
@@ -28,6 +29,8 @@ __all__ = [
     "Compression",
     "CentroidCompressor",
     "ContentCompressor",
+    "DiffHistory",
+    "DiffHistoryCompressor",
     "ExtractiveCompressor",
     "Head",
     "NoStopWords",

@@ -4,7 +4,7 @@ from ctxkit.context.budget import Budget
 from ctxkit.context.decision import Decision
 from ctxkit.context.fit import fit
 from ctxkit.context.ledger import Run, Ticket
-from ctxkit.context.level import Compressor, Handle, Level, LevelRequest
+from ctxkit.context.level import Compressor, Handle, JointCompressor, Level, LevelRequest, Need
 from ctxkit.context.limits import Limits, RunReport
 from ctxkit.context.part import (
     KINDS,
@@ -30,10 +30,12 @@ __all__ = [
     "Decision",
     "DefaultUtility",
     "Handle",
+    "JointCompressor",
     "Kind",
     "Level",
     "LevelRequest",
     "Limits",
+    "Need",
     "Part",
     "Plan",
     "PlanDiff",

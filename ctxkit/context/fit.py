@@ -14,6 +14,7 @@ from ctxkit.context.found import Found
 from ctxkit.context.group import Group, grouped, identified
 from ctxkit.context.ladders import Ladders
 from ctxkit.context.level import Compressor, Level, LevelRequest
+from ctxkit.context.needs import unmet
 from ctxkit.context.part import Part, SupportsPart
 from ctxkit.context.plan import Plan
 from ctxkit.context.problem import Levels, Problem
@@ -81,7 +82,7 @@ def prepared(
     utility = utility or DefaultUtility()
     problem = Problem(given, grouped(given), budget, counter, tuple(tools), utility, least_value, expandable=expandable)
     costs = Costs(counter)
-    request = LevelRequest(problem.question, counter, expandable)
+    request = LevelRequest(problem.question, counter, expandable, problem.groups)
     return Fitting(problem, costs, Ladders(costs, compressors, request))
 
 
@@ -107,7 +108,9 @@ class Fitting:
         return self._plan(found)
 
     def at_levels(self, levels: Levels) -> Plan | None:
-        """The plan with these levels and no other choice, None where they do not fit."""
+        """The plan with these levels and no other choice, None where they do not fit, or need what is not there."""
+        if unmet(self.problem, levels):
+            return None
         rendering = self.problem.render(levels)
         if not self.problem.fits(rendering, levels):
             return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ctxkit.context.group import Group
 from ctxkit.context.part import Part
@@ -54,6 +54,19 @@ def content_digest(content: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """A part of a level that is written as its difference to another part, the base.
+
+    content: what the base must say. It stands before the part in the prompt, whole, or as a difference whose own base
+    is there.
+    """
+
+    part_id: str
+    base_id: str
+    content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Level:
     """One rendering of a group.
 
@@ -64,6 +77,7 @@ class Level:
     handles: where to find what this level leaves out.
     resize: the same rendering in at most so many tokens, where it has a size to choose: `resize(tokens)` counts the
         contents and call arguments of all its parts with the target's counter, and is None where nothing fits.
+    needs: what else must be in the prompt so that this rendering can be read; no plan holds it without that.
     """
 
     name: str
@@ -72,6 +86,7 @@ class Level:
     method: str
     handles: tuple[Handle, ...] = ()
     resize: Callable[[int], Level | None] | None = field(default=None, compare=False, repr=False)
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +94,14 @@ class LevelRequest:
     """What a compressor may go by.
 
     question: what the prompt asks, "" where nothing is known. counter: the target model's, to measure texts with.
-    expandable: the model will be given the `expand` tool, so a stub may tell it to use it.
+    expandable: the model will be given the `expand` tool, so a stub may tell it to use it. groups: all of the prompt,
+    in order, also those that are pinned or that nobody asks levels for; empty where only one group is known.
     """
 
     question: str
     counter: Counter
     expandable: bool = False
+    groups: Sequence[Group] = field(default=(), repr=False)
 
 
 class Compressor(Protocol):
@@ -95,6 +112,27 @@ class Compressor(Protocol):
     """
 
     def levels(self, group: Group, request: LevelRequest) -> Iterator[Level]: ...
+
+
+@runtime_checkable
+class JointCompressor(Protocol):
+    """A compressor that looks at all the groups of one asking in one go: in full batches, or one beside the other."""
+
+    def levels(self, group: Group, request: LevelRequest) -> Iterator[Level]: ...
+
+    def joint_levels(self, groups: Sequence[Group], request: LevelRequest) -> Sequence[Iterable[Level]]:
+        """The levels of each group, in the order of the groups. `request.groups` are those that are not asked, too."""
+        ...
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """A compressor that knows, before it makes a level, which groups it makes much smaller than levels are on average.
+
+    Of many groups only those are asked for their levels that an average level would help. These are asked as well.
+    """
+
+    def proposed(self, request: LevelRequest) -> Sequence[Group]: ...
 
 
 def full(group: Group) -> Level:

@@ -154,7 +154,7 @@ class Problem:
             return levels
         kept = dict(levels)
         for position, part in enumerate(self.parts):
-            group = self._group_at[position]
+            group = self.group_at[position]
             if part.role in ("system", "developer") or (position not in self._fixed and group.index not in kept):
                 continue
             if part.role == "user" or position in self._fixed or group.required:
@@ -169,7 +169,13 @@ class Problem:
         return next((role for role in roles if role not in ("system", "developer")), "") == "user"
 
     @cached_property
-    def _group_at(self) -> list[Group]:
+    def places(self) -> dict[str, int]:
+        """Position of each part, by id."""
+        return {part.id: position for position, part in enumerate(self.parts)}
+
+    @cached_property
+    def group_at(self) -> list[Group]:
+        """The group of each part, by position."""
         at: dict[int, Group] = {position: group for group in self.groups for position in group.positions}
         return [at[position] for position in range(len(self.parts))]
 

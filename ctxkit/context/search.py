@@ -18,7 +18,9 @@ from ctxkit.context.group import Group
 from ctxkit.context.knapsack import Choice
 from ctxkit.context.ladders import Ladders
 from ctxkit.context.level import Level
+from ctxkit.context.needs import unmet
 from ctxkit.context.problem import Levels, Problem
+from ctxkit.context.standing import Stands
 from ctxkit.context.table import Table
 from ctxkit.context.typical import LEAST_REDUCIBLE_TOKENS, typical
 
@@ -60,10 +62,24 @@ class Search:
             return best or self._best(table)
         self.ladders.ask(asked)
         groups = sorted({group.index: group for group in (*groups, *asked)}.values(), key=lambda group: group.index)
-        return self._stretched(self._best(self._table(groups)), asked)
+        return self._stretched(self._best_of(groups), asked)
+
+    def _best_of(self, groups: Sequence[Group]) -> Found:
+        """The best choice; where levels rely on other groups, with the best of those standing."""
+        if not any(map(self.ladders.relying, groups)):
+            return self._best(self._table(groups))
+        stands = Stands(self.problem, self.ladders, self.costs, self.base, groups)
+        ranked = stands.ranked()
+        # Measuring costs takes longest, so that is done for one of them only.
+        tables = [stands.table(stand, measurable=False) for stand in ranked.stands]
+        tried = [self._filled(self._corrected(table), table) for table in tables]
+        best = max(range(len(tried)), key=lambda place: tried[place].value)
+        last = self._best(stands.table(ranked.stands[best], measurable=True))
+        found = max(last, tried[best], key=lambda one: one.value)
+        return replace(found, bound=max(ranked.bound, found.value))
 
     def _table(self, groups: Sequence[Group]) -> Table:
-        return Table.of(self.problem, groups, self.ladders, self.costs, self.base)
+        return Table.of(self.problem, groups, self.ladders.of, self.costs, self.base)
 
     def _looked_at(self) -> list[Group]:
         """Required groups, and the optional ones that are dense enough, by estimated costs, to come into question."""
@@ -92,7 +108,10 @@ class Search:
         values = self.problem.values
         candidates = [*self.problem.required, *self.problem.optional]
         if len(candidates) > _ASK_ALL:
-            return self._likely_reduced(table)
+            likely = self._likely_reduced(table)
+            proposed = {group.index: group for group in self.ladders.proposed()}
+            allowed = [group for group in candidates if group.index in proposed and group not in likely]
+            return [*likely, *self._worthiest_first(allowed)][:_ASKED]
         price = choice.shadow_price * LEAST_LEVEL_TOKENS
         worthy = sum(group.required or values[group.index] > price for group in candidates)
         left = max(table.capacity - table.planned(choice.picks), 0)
@@ -117,7 +136,7 @@ class Search:
 
     def _corrected(self, table: Table) -> Found:
         """Choose, render, correct the capacity by what the estimate was off, until nothing better fits."""
-        best, problem = self.base, self.problem
+        best, problem = table.base, self.problem
         # Planning costs are sometimes too high, so the first choice is a hopeful one; its bound holds for all.
         capacity = table.capacity + table.seam_tokens
         bound = 0.0
@@ -129,12 +148,12 @@ class Search:
             if choice.picks.tobytes() in seen:
                 break
             seen.add(choice.picks.tobytes())
-            levels = problem.led_by_user(table.levels(choice.picks))
+            levels = self._readable(table.levels(choice.picks))
             rendering = problem.render(levels)
             over, excess = rendering.tokens - problem.limit, problem.over_caps(rendering, levels)
             if over <= 0 and not excess:
                 found = Found(levels, rendering, problem.value(levels), choice.bound, choice.shadow_price)
-                best = self._better(best, found)
+                best = found if best is table.base or found.value > best.value else best
                 if -over < table.least_step(choice.picks):
                     break
                 capacity = table.planned(choice.picks) - over
@@ -155,8 +174,15 @@ class Search:
             return max(over - SEAM_TOKENS, 1)
         return over * 2 ** max(attempt - 3 - _SMALL_STEPS * table.measured, 0)
 
-    def _better(self, best: Found, found: Found) -> Found:
-        return found if best is self.base or found.value > best.value else best
+    def _readable(self, levels: Levels) -> Levels:
+        """Led by the user, and without the levels that then miss what they need."""
+        levels = self.problem.led_by_user(levels)
+        while missing := unmet(self.problem, levels):
+            least = {group.index: self.ladders.of(group)[0] for group in self.problem.required}
+            kept = {index: level for index, level in levels.items() if index not in missing}
+            kept.update({index: least[index] for index in missing if index in least})
+            levels = self.problem.led_by_user(kept)
+        return levels
 
     def _tries(self, found: Found) -> int:
         return max(2, min(_TRIES, _RENDERED_TOKENS // max(found.rendering.tokens, 1)))
@@ -193,10 +219,10 @@ class Search:
         return found
 
     def _tried(self, found: Found, levels: Mapping[int, Level]) -> Found | None:
-        """These levels rendered, where they fit and are worth more."""
+        """These levels rendered, where they fit, can be read and are worth more."""
         levels = self.problem.led_by_user(levels)
         value = self.problem.value(levels)
-        if value <= found.value:
+        if value <= found.value or unmet(self.problem, levels):
             return None
         rendering = self.problem.render(levels)
         if not self.problem.fits(rendering, levels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +15,6 @@ from ctxkit.context.costs import SEAM_TOKENS, Costs
 from ctxkit.context.found import Found
 from ctxkit.context.group import Group
 from ctxkit.context.knapsack import Choice, at_least, choose, single_steps
-from ctxkit.context.ladders import Ladders
 from ctxkit.context.lead import Lead
 from ctxkit.context.level import Level
 from ctxkit.context.menu import Menu, Row
@@ -46,10 +45,20 @@ class Table:
     measured: bool
 
     @classmethod
-    def of(cls, problem: Problem, groups: Sequence[Group], ladders: Ladders, costs: Costs, base: Found) -> Table:
-        rungs = [ladders.of(group) for group in groups]
+    def of(
+        cls,
+        problem: Problem,
+        groups: Sequence[Group],
+        levels: Callable[[Group], Sequence[Level]],
+        costs: Costs,
+        base: Found,
+        measurable: bool = True,
+    ) -> Table:
+        """levels: of a group, cheapest first, each worth more than the one before."""
+        rungs = [levels(group) for group in groups]
         count = sum(map(len, rungs))
-        measured = 0 < count <= _MEASURED and count * (base.rendering.tokens + 1) <= _MEASURED_TOKENS
+        few = 0 < count <= _MEASURED and count * (base.rendering.tokens + 1) <= _MEASURED_TOKENS
+        measured = measurable and few
         pricing = _Pricing(problem, costs, base, measured)
         priced = [pricing.rows(group, levels) for group, levels in zip(groups, rungs, strict=True)]
         options = [level for rows in priced for _, level in rows]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ctxkit.context.group import Group
 from ctxkit.context.level import DROPPED, Handle, Level, full
+from ctxkit.context.needs import unmet
 from ctxkit.context.part import Part
 from ctxkit.context.problem import Levels, Problem
 
@@ -50,7 +51,8 @@ def kept_levels(problem: Problem, before: Mapping[str, Sent]) -> Levels:
     """Every part as it was sent before, new ones whole.
 
     Parts are matched by id, since an answer joins the group of its question and a pin moves on. Whatever is pinned or
-    required now is in; a tool round of which something was dropped comes back whole when something joins it.
+    required now is in; a tool round of which something was dropped comes back whole when something joins it, and a part
+    that was written as its difference to another does where that one does not say so any more.
     """
     levels: dict[int, Level] = {}
     for group in problem.groups:
@@ -58,6 +60,8 @@ def kept_levels(problem: Problem, before: Mapping[str, Sent]) -> Levels:
             level = _kept(group, before, wanted=group.required or problem.values[group.index] > 0)
             if level.parts:
                 levels[group.index] = level
+    while missing := unmet(problem, levels):
+        levels.update({index: full(problem.groups[index]) for index in missing})
     return problem.led_by_user(levels)
 
 
@@ -86,6 +90,7 @@ def _rebuilt(group: Group, records: Sequence[Sent | None]) -> Level:
         _utility(group, records),
         ", ".join(methods) or "kept as it was sent",
         tuple(handle for one in reduced for handle in _handles(one)),
+        needs=tuple(need for one in reduced for need in one.level.needs if need.part_id == one.part.id),
     )
 
 
