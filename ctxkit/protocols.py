@@ -238,6 +238,41 @@ class Model(Protocol):
     def astream(self, prompt: Prompt | Sequence[ChatMessage] | str, sampling: Sampling = ...) -> AsyncTextStream: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The prompt of one user message, token by token.
+
+    ids: exactly what the model is fed.
+    starts: where each token begins in the message, in characters, rising: -1 for what the template puts before it, the
+        message's length for what comes behind it.
+    """
+
+    ids: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+@runtime_checkable
+class WindowAttention(Protocol):
+    """A model of the capability "attention_evidence": it shows what the end of a prompt attends to."""
+
+    @property
+    def window_tokens(self) -> int: ...
+
+    def locate(self, prompt: str) -> Located:
+        """The prompt of one user message, in tokens that know their place."""
+        ...
+
+    def window_attention(
+        self, ids: Sequence[int], *, window: int, first_layer: int = 0, lookahead_tokens: int = 0
+    ) -> np.ndarray:
+        """Attention probabilities of the last `window` ids, float32 [window + looked ahead, len(ids)].
+
+        An entry is the most that any head of any layer from `first_layer` on gives to that id; 0 for what comes after
+        the query. lookahead_tokens: so many tokens are generated greedily, and attend too, up to the end of the answer.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Vectors:
     """Vectors of some texts, ragged: text i owns rows `offsets[i]:offsets[i + 1]` of `values`.
@@ -256,6 +291,14 @@ class Vectors:
 
     def __getitem__(self, i: int) -> np.ndarray:
         return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+
+@runtime_checkable
+class Spanned(Protocol):
+    """Vectors that know where in the text each row stands: half-open char spans, int32 [rows, 2]; (0, 0): nowhere."""
+
+    @property
+    def spans(self) -> np.ndarray: ...
 
 
 class Encoder(Protocol):

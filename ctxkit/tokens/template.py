@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxkit.errors import ModelNotFound, PromptError
-from ctxkit.protocols import TEMPLATE, TOOLS, PromptMessage, Rendering, Tool
+from ctxkit.protocols import TEMPLATE, TOOLS, Located, PromptMessage, Rendering, Segment, Tool
 from ctxkit.tokens.attribution import charge, locate_contents, owner_breaks
 from ctxkit.tokens.cache import TextCache
 from ctxkit.tokens.chunks import ChunkEncoder
@@ -100,6 +100,18 @@ class TemplateCounter:
             by_owner = {**by_owner, TEMPLATE: by_owner.get(TEMPLATE, 0) - schemas, TOOLS: schemas}
         rendering = Rendering(tokens=len(ids), ids=tuple(ids), by_owner=by_owner)
         return with_blocks(rendering, messages, self.media, self.count)
+
+    def locate(self, prompt: str) -> Located:
+        """The ids of one user message, and where each begins in it. Raises PromptError where a template rewrites it."""
+        message = PromptMessage("user", (Segment(prompt),))
+        ids, starts, text = self._encode([message], ())
+        span = locate_contents(text, [message])[0]
+        if span is None and prompt.strip():
+            raise PromptError(f"the chat template of {self.name!r} rewrites messages; no token can be placed in them")
+        first, last = span or (len(text), len(text))
+        trimmed = len(prompt) - len(prompt.lstrip()) if last - first < len(prompt) else 0
+        places = (-1 if at < first else len(prompt) if at >= last else at - first + trimmed for at in starts)
+        return Located(tuple(ids), tuple(places))
 
     def _encode(self, messages: Sequence[PromptMessage], tools: Sequence[Tool]) -> tuple[list[int], list[int], str]:
         """Ids, the first character of each in the text, and the rendered text."""

@@ -14,10 +14,11 @@ from ctxkit.models.catalog import DEFAULT_MODEL
 from ctxkit.models.local.answer import Answer
 from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.loading import eos_ids_of, load_weights
+from ctxkit.models.local.window_attention import window_attention
 from ctxkit.models.prepare import resolve
 from ctxkit.models.requests import GREEDY, Promptable, as_request, check_window
 from ctxkit.models.streams import AsyncPieceStream, PieceStream, adrain, drain
-from ctxkit.protocols import PromptMessage, Rendering, Reply, Sampling, Tool
+from ctxkit.protocols import Located, PromptMessage, Rendering, Reply, Sampling, Tool
 from ctxkit.tokens import TemplateCounter
 from ctxkit.tokens.blocks import is_media
 
@@ -34,7 +35,7 @@ class LocalModel:
     Several streams may be open at once, also from several threads: forward passes take turns.
     """
 
-    capabilities = frozenset({"score", "logits"})
+    capabilities = frozenset({"score", "logits", "attention_evidence"})
 
     def __init__(
         self,
@@ -147,6 +148,38 @@ class LocalModel:
         if not 1 <= last <= len(ids):
             raise PromptError(f"`last` must be from 1 to the number of ids, {len(ids)}; got {last!r}")
         return torch.cat(list(self.engine.logits(self._checked(ids), last))).cpu().numpy()
+
+    def locate(self, prompt: str) -> Located:
+        """The ids that `generate(prompt)` would feed, and where each begins in `prompt`. Raises PromptError."""
+        return self.counter.locate(prompt)
+
+    def window_attention(
+        self, ids: Sequence[int], *, window: int, first_layer: int = 0, lookahead_tokens: int = 0
+    ) -> np.ndarray:
+        """What the last `window` ids attend to, float32 [window + looked ahead, ids]; see `WindowAttention`.
+
+        Exact: read from the passes that the model makes, with at most [heads in a group, window, ids] of it in memory
+        at once. Raises PromptError as `logits` does, ValueError for a layer the model has not, and ModelError where
+        its attention is not torch's scaled_dot_product_attention.
+        """
+        if not 1 <= window <= len(ids):
+            raise PromptError(f"`window` must be from 1 to the number of ids, {len(ids)}; got {window!r}")
+        layers = int(self.model.config.get_text_config().num_hidden_layers)
+        if not 0 <= first_layer < layers:
+            raise ValueError(f"`first_layer` must be in [0, {layers}), the layers of {self.name}; got {first_layer!r}")
+        if lookahead_tokens < 0:
+            raise ValueError(f"`lookahead_tokens` must be 0 or more, got {lookahead_tokens!r}")
+        ids = self._checked(ids)
+        check_window(len(ids), lookahead_tokens, self.window_tokens)
+        rows = window_attention(
+            self.engine,
+            ids,
+            window=window,
+            first_layer=first_layer,
+            lookahead_tokens=lookahead_tokens,
+            eos_ids=self.eos_ids,
+        )
+        return rows.cpu().numpy()
 
     def _answer(self, prompt: Promptable, sampling: Sampling) -> Answer:
         ids = self.prompt_ids(prompt)
