@@ -10,7 +10,6 @@ from ctxkit.compression.json_level import json_reader
 from ctxkit.compression.pieces import Pieces, PieceSource, marker, slices
 from ctxkit.compression.score import importance
 from ctxkit.compression.segment import divided, sentence_bounds
-from ctxkit.compression.table_level import read_json_lines
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Counter
@@ -42,7 +41,8 @@ class ExtractiveCompressor(TextCompressor):
         return json_reader(lean=_LEAN, fidelity=FIDELITY, keep_fields=True)
 
     def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
-        read = first_of((json_reader(lean=_LEAN, fidelity=FIDELITY), read_json_lines, extract))
+        json, lines = (json_reader(lean=_LEAN, fidelity=FIDELITY, lines=lines) for lines in (False, True))
+        read = first_of((json, lines, extract))
         return [read(text, request) for text in texts]
 
 

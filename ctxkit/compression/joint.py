@@ -70,9 +70,10 @@ class _SharedRanking:
         low, high = 0, len(self._owners) + 1
         best = self._cuts(0)
         guess = self._guess(tokens, low, high)
-        for _ in range(_ROUNDS):
+        for turn in range(_ROUNDS):
             if high - low <= 1:
                 break
+            guess = (low + high) // 2 if turn % 3 == 2 else guess  # estimates may be off on one side only
             cuts = self._cuts(guess)
             taken = sum(cut.tokens for cut in cuts)
             if taken <= tokens:

@@ -27,6 +27,10 @@ class Node:
     children: int = 0
 
     @property
+    def is_text(self) -> bool:
+        return self.opener == '"'
+
+    @property
     def is_container(self) -> bool:
         return self.opener in ("{", "[")
 
@@ -39,6 +43,17 @@ def parse(text: str) -> list[Node] | None:
     if text.lstrip()[:1] not in ("{", "[", '"') or not is_json(text):
         return None
     return _Builder(text).nodes()
+
+
+def parse_lines(text: str) -> list[Node] | None:
+    """The nodes of a text with a JSON object or array on each line, under an array that is nowhere written."""
+    found = [line for line in text.split("\n") if line.strip()]
+    if len(found) < 2 or not all(line[:1] in ("{", "[") for line in found) or not all(map(is_json, found)):
+        return None
+    builder = _Builder(text)
+    builder.found.append(Node("[", None, 0, len(text), -1, 0))
+    builder.open.append(0)
+    return builder.nodes()
 
 
 def is_json(text: str) -> bool:

@@ -7,41 +7,12 @@ from dataclasses import dataclass
 
 import regex
 
+from ctxkit.compression.pin_kinds import PATTERNS, RUNS, runs
+
 Span = tuple[int, int]
 """Half-open, in characters."""
 
-_MONTH = (
-    r"(?:January|February|March|April|May|June|July|August|September|October|November|December"
-    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?)"
-)
-_UNIT = (
-    r"(?:%|‰|°[CF]?|[kKMGT]i?B(?:/s)?|[kMG]?bit(?:/s)?|[kMGm]?Hz|[nµumck]?m[²³]?|km/h|mph|[nµum]?s|sec|min|hours?|days?"
-    r"|weeks?|months?|years?|[kmµ]?g|lbs?|oz|[mk]?W|kWh|[mk]?V|[mk]?A|[KM]?Pa|bar|l|ml|ft|in|mi|miles?|tokens?|percent"
-    r"|thousand|million|billion|trillion|USD|EUR|GBP|JPY|CHF|dollars?|euros?|pounds?|[ap]\.?m\b\.?|BC|AD|BCE|CE)"
-)
-_KINDS = {
-    "url": r"\b[a-z][a-z0-9+.-]*://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)\]}]",
-    "email": r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "uuid": r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b",
-    "date": rf"\b\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?"
-    rf"|\b\d{{1,2}}(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:,?\s\d{{4}})?\b|\b{_MONTH}\s\d{{1,2}}(?:st|nd|rd|th)?"
-    rf"(?:,\s\d{{4}})?\b|\b{_MONTH}\s\d{{4}}\b|\b\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}\b",
-    "path": r"(?<![\w/.])(?:~|\.{1,2})?/[\w.@+-]+(?:/[\w.@+-]+)*/?|\b[A-Za-z]:\\[\w.\\ -]*\w"
-    r"|\b[\w.@+-]+(?:/[\w.@+-]+)+\.\w+\b|\b[\w.@+-]+(?:/[\w.@+-]+){2,}",
-    "flag": r"(?<![\w-])--?[A-Za-z][\w-]*(?:=[^\s,;]+)?",
-    "hash": r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b|\b0[xX][0-9a-fA-F]+\b",
-    "identifier": r"\b\p{L}[\p{L}\p{N}]*(?:_[\p{L}\p{N}]+)+\b|\b_+[\p{L}\p{N}]\w*"
-    r"|\b\p{Lu}[\p{Lu}\p{N}]*(?:[-_]\w*\p{N}\w*)+\b"
-    r"|\b(?=\w*\p{N})(?=\w*\p{L})\w+(?:[-.:]\w+)*|\b[\p{L}_]\w*(?:\.[\p{L}_]\w*){1,}(?:\(\))?(?<=[\w)]{3})"
-    r"|\b\p{Ll}+\p{Lu}\w*|\b\p{Lu}\p{Ll}+(?:\p{Lu}\p{Ll}+)+\b|(?<![\w&])[#@]\w+",
-    "number": rf"(?<![\w.,])[-+−±~≈]?[$€£¥₹]?\s?\p{{N}}+(?:[.,:/×^’'-]\p{{N}}+)*(?:[eE][-+]?\d+)?"
-    rf"(?:\s?{_UNIT}(?![\p{{L}}\p{{N}}]))?"
-    r"(?:\s(?:per\s\w+))?",
-    "code": r"`[^`\n]{1,160}`",
-    "quoted": r"\"[^\"\n]{1,80}\"|“[^”\n]{1,80}”|«[^»\n]{1,80}»",
-    "fence": r"^[ \t]*(?P<fence>```|~~~)[^\n]*\n(?s:.*?)^[ \t]*(?P=fence)[^\n]*$",
-}
-KINDS = tuple(_KINDS)
+KINDS = (*PATTERNS, *RUNS)
 """What can be pinned, by name."""
 
 _NAME = regex.compile(r"\b(?:\p{Lu}[\w'’.-]*\w|\w*\p{N}\w*)\b")
@@ -67,13 +38,17 @@ class Pins:
     words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in _KINDS]
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown:
             raise ValueError(f"`kinds` must be of {', '.join(KINDS)}; got {unknown[0]!r}")
 
     def spans(self, text: str, question: str = "") -> list[Span]:
         """Half-open char spans in order; those that overlap are one. They begin and end with no white space."""
-        found = [_stripped(text, *match.span()) for kind in self.kinds for match in _PATTERNS[kind].finditer(text)]
+        patterns = [_COMPILED[kind] for kind in self.kinds if kind in _COMPILED]
+        found = [_stripped(text, *match.span()) for pattern in patterns for match in pattern.finditer(text)]
+        tests = [RUNS[kind] for kind in self.kinds if kind in RUNS]
+        if tests:
+            found += [(at, at + len(run)) for at, run in runs(text) if any(test(run) for test in tests)]
         words = [*self.words, *(mentioned(question) if self.names else ())]
         if words:
             pattern = regex.compile(r"(?<!\w)(?:" + "|".join(map(regex.escape, words)) + r")(?!\w)")
@@ -81,7 +56,7 @@ class Pins:
         return _merged(found)
 
 
-_PATTERNS = {kind: regex.compile(pattern, regex.MULTILINE) for kind, pattern in _KINDS.items()}
+_COMPILED = {kind: regex.compile(pattern, regex.MULTILINE) for kind, pattern in PATTERNS.items()}
 
 
 def mentioned(question: str) -> list[str]:
@@ -97,9 +72,12 @@ def mentioned(question: str) -> list[str]:
 
 
 def _stripped(text: str, start: int, end: int) -> Span:
+    """Without white space around it, and without the punctuation of the sentence behind it."""
     while start < end and text[start].isspace():
         start += 1
-    while start < end and text[end - 1].isspace():
+    while start < end and (text[end - 1].isspace() or text[end - 1] in ".,;:!?"):
+        end -= 1
+    if text[end - 1 : end] == ")" and "(" not in text[start:end]:
         end -= 1
     return start, end
 

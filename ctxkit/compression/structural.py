@@ -15,8 +15,10 @@ from ctxkit.context.level import LevelRequest
 class StructuralCompressor(TextCompressor):
     """Reduces each text by what it is: JSON, JSON lines, a table, code, a log, or plain text.
 
-    JSON is minified and then sampled, tables keep header, ends and matching rows, code keeps its skeleton, logs say
-    repeated lines once, and plain text keeps head and tail. Arguments of tool calls stay JSON of the same keys.
+    JSON is minified, says repeated keys once, loses words of long strings and then is sampled; tables lose words of
+    sentences and then rows, but for header, ends and matching ones; code keeps its skeleton; logs say what repeats
+    once, first of all but what varies; and plain text keeps head and tail. Arguments of tool calls stay JSON of the
+    same keys.
 
     lean: from 0 to 1, how much more the question counts for JSON than the place in an array.
     """

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.json_level import quoted
 from ctxkit.compression.json_tree import Node, parse
+from ctxkit.compression.json_write import quoted
 from ctxkit.compression.slots import Slot, rewritten, slots_of
 from ctxkit.context.expand import expand_call
 from ctxkit.context.group import Group

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from ctxkit.compression.clip import clipped
 from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.json_level import quoted
 from ctxkit.compression.json_tree import parse
+from ctxkit.compression.json_write import quoted
 from ctxkit.compression.slots import Slot, slots_of
 from ctxkit.compression.summariser import Rejection, Summariser, SummaryCache
 from ctxkit.context.expand import expand_call

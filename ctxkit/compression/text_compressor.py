@@ -14,11 +14,14 @@ from ctxkit.compression.ladder import Ladder
 from ctxkit.compression.log_level import read_log
 from ctxkit.compression.pins import Pins
 from ctxkit.compression.slots import slots_of
-from ctxkit.compression.table_level import read_delimited, read_json_lines, read_markdown_table
+from ctxkit.compression.table_level import delimited_reader, markdown_reader
+from ctxkit.compression.word_scores import Weigh, plain_scores
 from ctxkit.compression.word_source import FIDELITY, WordSource
 from ctxkit.compression.words import Words
 from ctxkit.context.group import Group
 from ctxkit.context.level import Level, LevelRequest
+
+_PINS = Pins()
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class WordCompressor(TextCompressor):
         return FIDELITY
 
     def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
-        read = structure_reader() if self.structured else first_of(())
+        read = structure_reader(weigh=self.scores, pins=self.pins) if self.structured else first_of(())
         sources = [read(text, request) for text in texts]
         prose = [i for i, source in enumerate(sources) if source is None]
         words = [Words.of(texts[i], self.pins, request.question) for i in prose]
@@ -98,14 +101,18 @@ class WordCompressor(TextCompressor):
         return sources
 
 
-def structure_reader(lean: float = 0.5) -> Reader:
-    """Reads what is no prose: JSON, tables, code, logs. lean: how much more the question counts than the place."""
+def structure_reader(lean: float = 0.5, weigh: Weigh = plain_scores, pins: Pins | None = _PINS) -> Reader:
+    """Reads what is no prose: JSON, tables, code, logs.
+
+    lean: how much more the question counts than the place. weigh: scores the words of prose inside them, of which
+    `pins` stay longest.
+    """
     return first_of(
         (
-            json_reader(lean=lean, fidelity=0.9),
-            read_json_lines,
-            read_markdown_table,
-            read_delimited,
+            json_reader(lean=lean, fidelity=0.9, weigh=weigh, pins=pins),
+            json_reader(lean=lean, fidelity=0.9, lines=True, weigh=weigh, pins=pins),
+            markdown_reader(weigh, pins),
+            delimited_reader(weigh, pins),
             read_code,
             read_log,
         )

@@ -14,32 +14,35 @@ from ctxkit.protocols import Counter
 FIDELITY = 0.85
 """Value of all words when they stand in telegraphic style."""
 
+FACTS_BY = 0.45
+"""Of a text cut to this share all pins are kept, if they take less."""
+
 _LEAST_SCORE = 1e-6
+_LEAST_MIX = 0.02
 
 
 class WordSource(RankedSource):
     """Keeps the best words, in the order of the text.
 
     scores: of each word, [words], higher is better; of texts that are cut together they must be comparable.
-
-    A pin ranks with the best word of its sentence, before it: whatever is kept of a sentence keeps its pins, and a pin
-    goes only with the whole sentence.
+    The ranking is that of `ranked_words`.
     """
 
     kind = "words"
 
     def __init__(self, words: Words, scores: Sequence[float], counter: Counter, fidelity: float = FIDELITY) -> None:
         self.words = words
-        lifted = _lifted(words, scores)
-        self.order = sorted(range(len(words)), key=lambda i: (-lifted[i], not words.pinned[i], i))
-        self.ranked_scores = [lifted[i] for i in self.order]
         counts = counter.count_batch(words.spaced)
+        self.order, self.ranked_scores = ranked_words(words, scores, counts)
         self.word_tokens = [counts[i] for i in self.order]
-        least = min(lifted, default=0.0)
+        least = min(self.ranked_scores, default=0.0)
         super().__init__(
             counter,
             list(accumulate(self.word_tokens, initial=0)),
-            ((lifted[i] - least + _LEAST_SCORE) * max(counts[i], 1) for i in self.order),
+            (
+                (score - least + _LEAST_SCORE) * max(tokens, 1)
+                for score, tokens in zip(self.ranked_scores, self.word_tokens, strict=True)
+            ),
             fidelity=fidelity,
             most=len(words) - 1,
         )
@@ -50,6 +53,31 @@ class WordSource(RankedSource):
 
     def fragments(self, count: int) -> list[Fragment]:
         return self.words.fragments(self.order[:count])
+
+
+def ranked_words(words: Words, scores: Iterable[float], sizes: Sequence[int]) -> tuple[list[int], list[float]]:
+    """The words, best first, and falling scores of them. sizes: of each word, in any unit.
+
+    A pin ranks with the best word of its sentence, before it: whatever is kept of a sentence keeps its pins, and a pin
+    goes only with the whole sentence. And pins come early enough that a text cut to `FACTS_BY` has them all, whatever
+    the scores say, if only they fit: a number that is missing cannot be guessed, a common word can.
+    """
+    lifted = _lifted(words, scores)
+    order = sorted(range(len(words)), key=lambda i: (-lifted[i], not words.pinned[i], i))
+    whole = sum(sizes)
+    facts = sum(size for size, pinned in zip(sizes, words.pinned, strict=True) if pinned)
+    room = max(FACTS_BY * whole - facts, _LEAST_MIX * whole)  # for words among the pins
+    mixed = 0
+    for head, i in enumerate(order):
+        mixed += 0 if words.pinned[i] else sizes[i]
+        if mixed > room:
+            tail = order[head:]
+            pins = [j for j in tail if words.pinned[j]]
+            score = lifted[i]
+            rest = [j for j in tail if not words.pinned[j]]
+            found = [*order[:head], *pins, *rest]
+            return found, [max(lifted[j], score) if words.pinned[j] else lifted[j] for j in found]
+    return order, [lifted[i] for i in order]
 
 
 def _lifted(words: Words, scores: Iterable[float]) -> list[float]:

@@ -68,34 +68,46 @@ class Words:
         """The words with the white space before them; joined they are the text."""
         return [self.text[start:end] for start, end in zip(self.bounds, self.bounds[1:], strict=False)]
 
-    def fragments(self, kept: Iterable[int]) -> list[Fragment]:
-        """The kept words in order: slices of the text, a line break where one was, a mark where a pin is missing."""
+    def fragments(self, kept: Iterable[int], first: int = 0, last: int | None = None) -> list[Fragment]:
+        """The kept words in order: slices of the text, a line break where one was, a mark where a pin is missing.
+
+        Between the words `first` and `last` (half-open), as if there were no others. Where some are missing, runs of
+        blanks inside a line are one blank.
+        """
+        kept = sorted(kept)
+        if len(kept) == len(self):
+            return [Fragment(self.text, 0)] if self.text else []
         fragments: list[Fragment] = []
-        at = -1  # the last word that was kept
-        for word in sorted(kept):
+        at = first - 1  # the last word that was kept
+        for word in kept:
             if word == at + 1:
-                _slice(fragments, self.text, self.bounds[word], self.bounds[word + 1])
+                _slice(fragments, self.text, self._blank(word), self.bounds[word + 1])
             else:
                 self._after_gap(fragments, at, word)
             at = word
-        if any(self.pinned[at + 1 :]):
+        if any(self.pinned[at + 1 : last]):
             fragments.append(Fragment(f" {MARK}" if fragments else MARK, None))
         return fragments
+
+    def _blank(self, word: int) -> int:
+        """Where the white space before a word begins, or its last blank in a line of a table."""
+        start, end = self.bounds[word], self.starts[word]
+        return start if end - start < 2 or self.text.count("\n", start, end) else end - 1
 
     def _after_gap(self, fragments: list[Fragment], before: int, word: int) -> None:
         """Adds a word in front of which some are missing."""
         space = self._space(before, word)
         marked = any(self.pinned[before + 1 : word])
-        if before >= 0 and (marked or space is None and self._would_join(before, word)):
+        if fragments and (marked or space is None and self._would_join(before, word)):
             fragments.append(Fragment(f" {MARK}" if marked and space is not None else MARK, None))
         elif marked:
             fragments.append(Fragment(f"{MARK} ", None))
-        if before >= 0 and space is not None:
+        if fragments and space is not None and fragments[-1].text != f"{MARK} ":
             _slice(fragments, self.text, *space)
         _slice(fragments, self.text, self.starts[word], self.bounds[word + 1])
 
     def _space(self, before: int, word: int) -> Span | None:
-        """White space for between two kept words: the largest break there was, else that of the second word."""
+        """White space for between two kept words: the largest break there was, else the last blank."""
         spaces = [
             (self.bounds[i], self.starts[i]) for i in range(before + 1, word + 1) if self.bounds[i] < self.starts[i]
         ]
@@ -104,7 +116,10 @@ class Words:
         breaks = [self.text.count("\n", *space) for space in spaces]
         if any(breaks):
             return spaces[breaks.index(max(breaks))]
-        return spaces[-1] if spaces[-1][1] == self.starts[word] or self._would_join(before, word) else None
+        _, end = spaces[-1]
+        if end < self.starts[word] and not self._would_join(before, word):
+            return None  # a mark that stood right behind a word
+        return end - 1, end
 
     def _would_join(self, before: int, word: int) -> bool:
         return bool(_JOINS.match(self.text[self.bounds[before + 1] - 1]) and _JOINS.match(self.text[self.starts[word]]))

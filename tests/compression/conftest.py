@@ -7,11 +7,32 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ctxkit import Part, tool_call, tool_result
+from ctxkit.compression import ContentCompressor, ExtractiveCompressor, StructuralCompressor
+from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
 from ctxkit.compression.counted import TotalCounter
+from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.group import Group, identified
 from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Counter
 from ctxkit.testing import tiny_counter
+
+TEXT_COMPRESSORS: tuple[TextCompressor, ...] = (
+    RandomWords(),
+    Head(),
+    RareWords(),
+    NoStopWords(),
+    RareWords(pins=None, structured=False),
+    StructuralCompressor(),
+    ExtractiveCompressor(),
+    ContentCompressor(),
+)
+"""Every compressor of texts keeps the contract of `compress`; a new one is one line here."""
+
+
+@pytest.fixture(scope="session", params=TEXT_COMPRESSORS, ids=str)
+def text_compressor(request: pytest.FixtureRequest) -> TextCompressor:
+    compressor: TextCompressor = request.param
+    return compressor
 
 
 @pytest.fixture(scope="session")
