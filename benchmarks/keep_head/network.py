@@ -11,12 +11,12 @@ from passages import Passage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctxkit.compression.keep_head import KeepHead
+from ctxkit.compression.facts.head import KeepHead
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was chosen on the development articles; keep_head.md says what was not."""
+    """What was chosen on the development articles; MODEL_CARD.md says what was not."""
 
     layer: int = 3
     window: int = 256

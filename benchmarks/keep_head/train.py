@@ -1,7 +1,7 @@
-"""Trains the head of ctxkit/compression/keep_head.safetensors and says how much it keeps.
+"""Trains the head of ctxkit.compression.facts.head.safetensors and says how much it keeps.
 
     python benchmarks/keep_head/train.py                      # the tables
-    python benchmarks/keep_head/train.py --write ctxkit/compression/keep_head.safetensors
+    python benchmarks/keep_head/train.py --write ctxkit/compression/facts/head.safetensors
     python benchmarks/keep_head/train.py --layer 6 --window 128 --no-transfer
 
 XQuAD is split by article: 36 for development, 12 held out and never trained on. The head is the one of the development
@@ -23,7 +23,7 @@ from passages import Passage, States, read, split
 from survival import baselines, heading, row, survival
 from transfer import transfer
 
-from ctxkit.compression.keep_head import KeepHead
+from ctxkit.compression.facts.head import KeepHead
 from ctxkit.models import resolve
 from ctxkit.protocols import Counter
 from ctxkit.retrieval.encoders.fingerprint import folder_fingerprint

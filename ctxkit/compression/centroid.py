@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ctxkit.compression.cut import Reader, Source, first_of
 from ctxkit.compression.extractive import by_sentence
 from ctxkit.compression.json_level import json_reader
-from ctxkit.compression.table_level import read_json_lines
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Encoder
@@ -50,7 +49,8 @@ class CentroidCompressor(TextCompressor):
         return json_reader(lean=0.8, fidelity=_FIDELITY, keep_fields=True)
 
     def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
-        read = first_of((json_reader(lean=0.8, fidelity=_FIDELITY), read_json_lines, self.read))
+        json, lines = (json_reader(lean=0.8, fidelity=_FIDELITY, lines=lines) for lines in (False, True))
+        read = first_of((json, lines, self.read))
         return [read(text, request) for text in texts]
 
     def read(self, text: str, request: LevelRequest) -> Source | None:

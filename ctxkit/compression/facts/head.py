@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ctxkit.compression.keep_order import span_ranking
-from ctxkit.compression.keep_words import SHAPES
+from ctxkit.compression.facts.ranking import span_ranking
+from ctxkit.compression.facts.shapes import SHAPES
 from ctxkit.errors import MissingExtra, ModelNotFound
 
-_PACKAGED = "keep_head.safetensors"
+_PACKAGED = "head.safetensors"
 _FORMAT = "ctxkit-keep-head/1"
 _ARRAYS = ("inner.weight", "inner.bias", "outer.weight", "outer.bias", "length.bias", "length.weight")
 
@@ -54,7 +54,7 @@ class KeepHead:
 
     @classmethod
     def packaged(cls) -> KeepHead:
-        """The head that ctxkit ships for all-MiniLM-L6-v2; `keep_head.md` beside it says what it was trained on."""
+        """The head that ctxkit ships for all-MiniLM-L6-v2; `MODEL_CARD.md` beside it says what it was trained on."""
         with resources.as_file(resources.files(__package__).joinpath(_PACKAGED)) as path:
             return cls.read(path)
 
@@ -99,12 +99,12 @@ class KeepHead:
     ) -> np.ndarray:
         """How much each word deserves to be kept, float64 [words], in [0, 1]; comparable across windows and texts.
 
-        states: mean hidden state of each word's tokens in `layers`, side by side, [words, layers * dims]; see `pooled`.
+        states: mean hidden state of each word's tokens in `layers`, side by side, [words, layers * dims].
         shapes: `word_shapes`, [words, SHAPES].
         pieces: tokens of each word in the encoder, what it costs to keep it, [words].
         texts: number of the text that each word is of, ascending, [words]; None where all are of one. No span crosses.
         prior: what each word is worth by itself, as expected answers, [words], 0 or more. Speech is mostly function
-            words: there 0.02 for every other word keeps more of it (`keep_head.md` has the numbers).
+            words: there 0.02 for every other word keeps more of it (`MODEL_CARD.md` has the numbers).
 
         Raises ValueError for states of another width.
         """

@@ -1,0 +1,98 @@
+"""What is left of the facts: every method at 20, 33, 50 and 70 % of the tokens, in one run.
+
+    python benchmarks/compression_fidelity.py [DATA_FOLDER] [--meetings 6] [--plot FILE] [--slow]
+
+`xquad-en`: the passages of the 12 articles that the head of `FactWords` was not trained on, each cut to a share of its
+own tokens; answer survival is the share of their questions of which an answer string stands in what is left. Methods
+below the line read the question. `qmsum`: meetings, cut as one text for each turn under one budget; gold recall is the
+share of the characters of the turns that annotators marked as what a question needs. Tokens are SmolLM2's.
+
+--slow adds the methods that ask a language model (SmolLM2-135M): surprisal (Selective Context, LLMLingua) and draft
+attention (SpecPC).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ctxkit.compression import Head, NoStopWords, RandomWords, RareWords, TextCompressor, compressor_named
+from ctxkit.compression.distortion import Curve, curve
+from ctxkit.compression.facts import FactWords
+from ctxkit.compression.metrics import AnswerSurvival, GoldRecall, IdentifierSurvival, Sample
+from ctxkit.models import resolve
+from ctxkit.tokens import TemplateCounter
+
+HELD_OUT = 12
+
+
+def main() -> None:
+    arguments = parsed()
+    counter = TemplateCounter.from_folder(resolve("smollm2-135m-instruct")).as_text()
+    methods = [RandomWords(), Head(), RareWords(), NoStopWords(), FactWords(), compressor_named("auto")]
+    slow = list(slow_methods()) if arguments.slow else []
+    passages = list(xquad(arguments.data / "xquad-en"))
+    metrics = [AnswerSurvival(), IdentifierSurvival()]
+    show(f"xquad-en, held out: {len(passages)} questions", curve([*methods, *slow], passages, metrics, counter=counter))
+    meetings = list(qmsum(arguments.data / "qmsum", arguments.meetings))
+    found = curve(methods, meetings, GoldRecall(), counter=counter, progress=True)
+    show(f"qmsum: {len(meetings)} questions about {arguments.meetings} meetings", found)
+    if arguments.plot:
+        curve(methods, passages, metrics, counter=counter).plot(arguments.plot)
+
+
+def parsed() -> argparse.Namespace:
+    default = Path(os.environ.get("CTXKIT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", type=Path, default=default)
+    parser.add_argument("--meetings", type=int, default=6)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--slow", action="store_true")
+    return parser.parse_args()
+
+
+def slow_methods() -> Iterator[TextCompressor]:
+    from ctxkit.compression import DraftAttention, Surprisal
+    from ctxkit.models import LocalModel
+
+    model = LocalModel.load()
+    yield Surprisal(model)
+    yield DraftAttention(model)
+
+
+def show(title: str, found: Curve) -> None:
+    print(f"\n{title}\n\n{found}", flush=True)
+
+
+def xquad(folder: Path) -> Iterator[Sample]:
+    """A question and its passage each, of the articles that come first in the order of the hash of their names."""
+    passages = {row["_id"]: row["text"] for row in rows(folder / "corpus.jsonl")}
+    questions = {row["_id"]: row for row in rows(folder / "queries.jsonl")}
+    names = {passage.rpartition("#")[0] for passage in passages}
+    apart = set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:HELD_OUT])
+    for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        question, passage, _ = line.split("\t")
+        if passage.rpartition("#")[0] in apart:
+            yield Sample((passages[passage],), questions[question]["text"], tuple(questions[question]["answers"]))
+
+
+def qmsum(folder: Path, meetings: int) -> Iterator[Sample]:
+    """A question about a meeting each, and the turns that it needs."""
+    for meeting in list(rows(folder / "val.jsonl"))[:meetings]:
+        turns = tuple(f"{turn['speaker']}: {turn['content']}" for turn in meeting["meeting_transcripts"])
+        for query in meeting["specific_query_list"]:
+            needed = {i for first, last in query["relevant_text_span"] for i in range(int(first), int(last) + 1)}
+            gold = tuple((i, 0, len(turns[i])) for i in sorted(needed) if i < len(turns))
+            yield Sample(turns, query["query"], gold=gold)
+
+
+def rows(path: Path) -> Sequence[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()

