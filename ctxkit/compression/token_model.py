@@ -57,6 +57,11 @@ class TokenValues:
         seen[words] = True
         return merged if seen.all() else merged[self._stand_ins(seen)] * self._text_has(seen, values.ndim)
 
+    @property
+    def tokens_per_word(self) -> np.ndarray:
+        """Tokens that stand in each word of all texts, int64 [words]; one in several words counts for each."""
+        return np.bincount(self._pairs[1], minlength=self._word_offsets[-1])
+
     def per_text(self, of_words: np.ndarray) -> list[np.ndarray]:
         """Values of all words, [words, ...], as one array for each text."""
         return np.split(of_words, self._word_offsets[1:-1]) if len(self.texts) else []
