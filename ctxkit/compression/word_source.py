@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
 
-from ctxkit.compression.cut import Fragment
+from ctxkit.compression.cut import Cut, Fragment
 from ctxkit.compression.ranked import RankedSource
 from ctxkit.compression.words import Words
 from ctxkit.protocols import Counter
@@ -44,12 +44,53 @@ class WordSource(RankedSource):
             most=len(words) - 1,
         )
 
+    @property
+    def best(self) -> float:
+        """The score of the word that goes last."""
+        return self.ranked_scores[0]
+
+    @property
+    def opened(self) -> WordSource:
+        return self
+
     @cached_property
     def ceiling(self) -> int:
         return self.counter.count(self.words.text)
 
     def fragments(self, count: int) -> list[Fragment]:
         return self.words.fragments(self.order[:count])
+
+
+class LateWordSource:
+    """A WordSource that is made when it is first looked into: a text that never gets in is never cut.
+
+    best: no word of it scores higher. make: gives the WordSource; called once.
+    """
+
+    kind = WordSource.kind
+
+    def __init__(self, best: float, make: Callable[[], WordSource]) -> None:
+        self.best = best
+        self._make = make
+
+    @cached_property
+    def opened(self) -> WordSource:
+        return self._make()
+
+    @property
+    def ceiling(self) -> int:
+        return self.opened.ceiling
+
+    @property
+    def natural(self) -> int | None:
+        return self.opened.natural
+
+    @property
+    def smallest(self) -> Cut | None:
+        return self.opened.smallest
+
+    def at(self, tokens: int) -> Cut | None:
+        return self.opened.at(tokens)
 
 
 def _lifted(words: Words, scores: Iterable[float]) -> list[float]:
