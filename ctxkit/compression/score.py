@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import regex
 
@@ -39,23 +39,28 @@ def _terms_of(word: str) -> Iterator[str]:
 
 
 def relevance(segments: Sequence[str], question: str) -> list[float]:
-    """BM25 of each segment against the question, divided by the best; all 0 where no word of it occurs.
-
-    Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), k1 = 1.2, b = 0.75.
-    """
+    """BM25 of each segment against the question, divided by the best; all 0 where no word of it occurs."""
     wanted = set(terms(question))
     if not wanted or not segments:
         return [0.0] * len(segments)
     words = [terms(segment) for segment in segments]
-    mean = sum(map(len, words)) / len(words) or 1.0
-    hits = [Tally(word for word in found if word in wanted) for found in words]
+    return _normalised(
+        bm25([Tally(word for word in found if word in wanted) for found in words], list(map(len, words)))
+    )
+
+
+def bm25(hits: Sequence[Mapping[str, int]], lengths: Sequence[int]) -> list[float]:
+    """BM25 of each segment: how often each term of the question occurs in it, and how many terms it has.
+
+    Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), k1 = 1.2, b = 0.75.
+    """
+    mean = sum(lengths) / len(lengths) or 1.0 if lengths else 1.0
     document_frequency = Tally(word for hit in hits for word in hit)
     idf = {word: math.log(1 + (len(hits) - n + 0.5) / (n + 0.5)) for word, n in document_frequency.items()}
-    scores = [
-        sum(idf[word] * n * (_K1 + 1) / (n + _K1 * (1 - _B + _B * len(found) / mean)) for word, n in hit.items())
-        for hit, found in zip(hits, words, strict=True)
+    return [
+        sum(idf[word] * n * (_K1 + 1) / (n + _K1 * (1 - _B + _B * length / mean)) for word, n in hit.items())
+        for hit, length in zip(hits, lengths, strict=True)
     ]
-    return _normalised(scores)
 
 
 def importance(segments: Sequence[str], question: str) -> list[float]:

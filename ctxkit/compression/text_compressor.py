@@ -92,13 +92,17 @@ class WordCompressor(TextCompressor):
         return FIDELITY
 
     def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
-        read = structure_reader(weigh=self.scores, pins=self.pins) if self.structured else first_of(())
-        sources = [read(text, request) for text in texts]
+        sources = self.structured_sources(texts, request)
         prose = [i for i, source in enumerate(sources) if source is None]
         words = [Words.of(texts[i], self.pins, request.question) for i in prose]
         for i, cut, scores in zip(prose, words, self.scores(words, request.question), strict=True):
             sources[i] = WordSource(cut, scores, request.counter, self.fidelity) if len(cut) > 1 else None
         return sources
+
+    def structured_sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
+        """What is no prose, by its structure; None where words are to be scored."""
+        read = structure_reader(weigh=self.scores, pins=self.pins) if self.structured else first_of(())
+        return [read(text, request) for text in texts]
 
 
 def structure_reader(lean: float = 0.5, weigh: Weigh = plain_scores, pins: Pins | None = _PINS) -> Reader:

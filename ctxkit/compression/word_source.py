@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
+from typing import ClassVar
 
-from ctxkit.compression.cut import Fragment
+from ctxkit.compression.cut import Cut, Fragment
 from ctxkit.compression.ranked import RankedSource
 from ctxkit.compression.words import Words
 from ctxkit.protocols import Counter
@@ -29,11 +30,12 @@ class WordSource(RankedSource):
     """
 
     kind = "words"
+    facts_by: ClassVar[float] = FACTS_BY
 
     def __init__(self, words: Words, scores: Sequence[float], counter: Counter, fidelity: float = FIDELITY) -> None:
         self.words = words
         counts = counter.count_batch(words.spaced)
-        self.order, self.ranked_scores = ranked_words(words, scores, counts)
+        self.order, self.ranked_scores = ranked_words(words, scores, counts, self.facts_by)
         self.word_tokens = [counts[i] for i in self.order]
         least = min(self.ranked_scores, default=0.0)
         super().__init__(
@@ -47,6 +49,15 @@ class WordSource(RankedSource):
             most=len(words) - 1,
         )
 
+    @property
+    def best(self) -> float:
+        """The score of the word that goes last."""
+        return self.ranked_scores[0]
+
+    @property
+    def opened(self) -> WordSource:
+        return self
+
     @cached_property
     def ceiling(self) -> int:
         return self.counter.count(self.words.text)
@@ -55,18 +66,52 @@ class WordSource(RankedSource):
         return self.words.fragments(self.order[:count])
 
 
-def ranked_words(words: Words, scores: Iterable[float], sizes: Sequence[int]) -> tuple[list[int], list[float]]:
+class LateWordSource:
+    """A WordSource that is made when it is first looked into: a text that never gets in is never cut.
+
+    best: no word of it scores higher. make: gives the WordSource; called once.
+    """
+
+    kind = WordSource.kind
+
+    def __init__(self, best: float, make: Callable[[], WordSource]) -> None:
+        self.best = best
+        self._make = make
+
+    @cached_property
+    def opened(self) -> WordSource:
+        return self._make()
+
+    @property
+    def ceiling(self) -> int:
+        return self.opened.ceiling
+
+    @property
+    def natural(self) -> int | None:
+        return self.opened.natural
+
+    @property
+    def smallest(self) -> Cut | None:
+        return self.opened.smallest
+
+    def at(self, tokens: int) -> Cut | None:
+        return self.opened.at(tokens)
+
+
+def ranked_words(
+    words: Words, scores: Iterable[float], sizes: Sequence[int], facts_by: float = FACTS_BY
+) -> tuple[list[int], list[float]]:
     """The words, best first, and falling scores of them. sizes: of each word, in any unit.
 
     A pin ranks with the best word of its sentence, before it: whatever is kept of a sentence keeps its pins, and a pin
-    goes only with the whole sentence. And pins come early enough that a text cut to `FACTS_BY` has them all, whatever
-    the scores say, if only they fit: a number that is missing cannot be guessed, a common word can.
+    goes only with the whole sentence. And pins come early enough that a text cut to the share `facts_by` has them all,
+    whatever the scores say, if only they fit: a number that is missing cannot be guessed, a common word can.
     """
     lifted = _lifted(words, scores)
     order = sorted(range(len(words)), key=lambda i: (-lifted[i], not words.pinned[i], i))
     whole = sum(sizes)
     facts = sum(size for size, pinned in zip(sizes, words.pinned, strict=True) if pinned)
-    room = max(FACTS_BY * whole - facts, _LEAST_MIX * whole)  # for words among the pins
+    room = max(facts_by * whole - facts, _LEAST_MIX * whole)  # for words among the pins
     mixed = 0
     for head, i in enumerate(order):
         mixed += 0 if words.pinned[i] else sizes[i]

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import regex
 
@@ -68,24 +69,29 @@ class Words:
         """The words with the white space before them; joined they are the text."""
         return [self.text[start:end] for start, end in zip(self.bounds, self.bounds[1:], strict=False)]
 
-    def fragments(self, kept: Iterable[int], first: int = 0, last: int | None = None) -> list[Fragment]:
+    def fragments(
+        self, kept: Iterable[int], first: int = 0, last: int | None = None, *, by_sentence: bool = False
+    ) -> list[Fragment]:
         """The kept words in order: slices of the text, a line break where one was, a mark where a pin is missing.
 
         Between the words `first` and `last` (half-open), as if there were no others. Where some are missing, runs of
         blanks inside a line are one blank.
+        by_sentence: marks stand where whole sentences are missing between two that are kept, and nowhere else. What is
+        missing before and behind all that is kept costs nothing then.
         """
         kept = sorted(kept)
         if len(kept) == len(self):
             return [Fragment(self.text, 0)] if self.text else []
+        marked = self._sentence_between if by_sentence else self._pin_between
         fragments: list[Fragment] = []
         at = first - 1  # the last word that was kept
         for word in kept:
             if word == at + 1:
                 _slice(fragments, self.text, self._blank(word), self.bounds[word + 1])
             else:
-                self._after_gap(fragments, at, word)
+                self._after_gap(fragments, at, word, marked(at, word))
             at = word
-        if any(self.pinned[at + 1 : last]):
+        if marked(at, len(self) if last is None else last):
             fragments.append(Fragment(f" {MARK}" if fragments else MARK, None))
         return fragments
 
@@ -94,10 +100,18 @@ class Words:
         start, end = self.bounds[word], self.starts[word]
         return start if end - start < 2 or self.text.count("\n", start, end) else end - 1
 
-    def _after_gap(self, fragments: list[Fragment], before: int, word: int) -> None:
+    def _pin_between(self, before: int, word: int) -> bool:
+        return any(self.pinned[before + 1 : word])
+
+    def _sentence_between(self, before: int, word: int) -> bool:
+        if before < 0 or word == len(self):
+            return False
+        ends = (self.sentences[before], self.sentences[word])
+        return any(sentence not in ends for sentence in self.sentences[before + 1 : word])
+
+    def _after_gap(self, fragments: list[Fragment], before: int, word: int, marked: bool) -> None:
         """Adds a word in front of which some are missing."""
         space = self._space(before, word)
-        marked = any(self.pinned[before + 1 : word])
         if fragments and (marked or space is None and self._would_join(before, word)):
             fragments.append(Fragment(f" {MARK}" if marked and space is not None else MARK, None))
         elif marked:
@@ -123,6 +137,11 @@ class Words:
 
     def _would_join(self, before: int, word: int) -> bool:
         return bool(_JOINS.match(self.text[self.bounds[before + 1] - 1]) and _JOINS.match(self.text[self.starts[word]]))
+
+
+def has_words(text: str, count: int) -> bool:
+    """Whether a text has at least so many words, pins not joined; reads no further than it must."""
+    return count < 1 or next(islice(_found(text), count - 1, None), None) is not None
 
 
 def _found(text: str) -> Iterator[regex.Match[str]]:
