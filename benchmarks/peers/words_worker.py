@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from ctxkit.compression.compress import compress
+from ctxkit.compression.facts import FactWords
 from ctxkit.compression.llmlingua2 import LLMLingua2
 from ctxkit.compression.text_compressor import WordCompressor
 from ctxkit.compression.words import Words
@@ -30,6 +33,7 @@ METHODS: dict[str, Callable[[str, int], WordCompressor]] = {
     "float32, windows of 256": lambda folder, threads: plain(folder, threads=threads, window_tokens=256),
     "bfloat16": lambda folder, threads: plain(folder, threads=threads, precision="bfloat16"),
     "int8": lambda folder, threads: plain(folder, threads=threads, precision="int8"),
+    "facts": lambda folder, threads: FactWords(pins=None, structured=False),  # its own model, whatever the checkpoint
     "int8, windows of 256": lambda folder, threads: plain(folder, threads=threads, precision="int8", window_tokens=256),
 }
 
@@ -53,6 +57,7 @@ class Timed(WordCompressor):
 
 
 def main() -> None:
+    torch.set_num_threads(int(sys.argv[3]))
     compressor = METHODS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
     compressor.scores([Words.of("Load it.")], "")
     for line in sys.stdin:
