@@ -28,13 +28,13 @@ from pathlib import Path
 import numpy as np
 
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.cut import Cut, Fragment
+from ctxkit.compression.by_question.passage import Passage
+from ctxkit.compression.by_question.selector import SentenceSelector
 from ctxkit.compression.extractive import ExtractiveCompressor
-from ctxkit.compression.joint import cut_together
-from ctxkit.compression.passage import Passage
-from ctxkit.compression.score import relevance
-from ctxkit.compression.sentences import SentenceSelector
+from ctxkit.compression.sources.counted import TotalCounter
+from ctxkit.compression.sources.cut import Cut, Fragment
+from ctxkit.compression.sources.joint import cut_together
+from ctxkit.compression.text.score import relevance
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
 from ctxkit.models import resolve

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ctxkit.compression import Head, NoStopWords, RandomWords, RareWords, TextCompressor, compressor_named
-from ctxkit.compression.distortion import Curve, curve
+from ctxkit.compression.distortion.curves import Curve, curve
+from ctxkit.compression.distortion.metrics import AnswerSurvival, GoldRecall, IdentifierSurvival, Sample
 from ctxkit.compression.facts import FactWords
-from ctxkit.compression.metrics import AnswerSurvival, GoldRecall, IdentifierSurvival, Sample
 from ctxkit.models import resolve
 from ctxkit.tokens import TemplateCounter
 

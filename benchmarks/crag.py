@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctxkit.compression.segment import sentence_bounds
+from ctxkit.compression.text.segment import sentence_bounds
 from ctxkit.context import Budget, fit
 from ctxkit.context.compose import compose
 from ctxkit.documents.chunk import Chunk

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from ctxkit.compression.baselines import Head, RareWords
-from ctxkit.compression.compress import compress
 from ctxkit.compression.deletion import SemanticDeletion
 from ctxkit.compression.draft_attention import DraftAttention
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.words import Words
 from ctxkit.models import LocalModel
 from ctxkit.retrieval import SentenceTransformerEncoder
 from ctxkit.retrieval.encoders import TokenStateEncoder

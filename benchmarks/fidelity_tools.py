@@ -21,7 +21,7 @@ from tool_outputs import Document, documents
 
 from ctxkit.compression import ContentCompressor
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
-from ctxkit.compression.compress import compress
+from ctxkit.compression.prepared import compress
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.protocols import Counter
 from ctxkit.tokens import EstimatingCounter, OpenAIChatCounter, TemplateCounter

@@ -30,8 +30,8 @@ from tqdm.auto import tqdm
 
 from ctxkit.compression import ContentCompressor, ExtractiveCompressor, StructuralCompressor
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
-from ctxkit.compression.compress import compress
-from ctxkit.compression.counted import TotalCounter
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.sources.counted import TotalCounter
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.protocols import Counter
 from ctxkit.testing import WhitespaceCounter

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from ctxkit.compression.facts.encoder import minilm_reader
 from ctxkit.compression.facts.shapes import word_shapes
-from ctxkit.compression.pins import Pins
-from ctxkit.compression.words import Words
+from ctxkit.compression.text.pins import Pins
+from ctxkit.compression.text.words import Words
 from ctxkit.protocols import Counter
 
 

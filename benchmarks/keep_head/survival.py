@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from passages import Passage
 
-from ctxkit.compression.score import terms
+from ctxkit.compression.text.score import terms
 from ctxkit.protocols import Counter
 
 RATES = (0.2, 0.33, 0.5, 0.7)

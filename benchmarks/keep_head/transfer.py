@@ -10,7 +10,7 @@ import numpy as np
 from passages import Passage, States, rows
 from survival import RATES, baselines, heading, kept_words, row
 
-from ctxkit.compression.score import terms
+from ctxkit.compression.text.score import terms
 from ctxkit.protocols import Counter
 
 MEETINGS = 12

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from peers.llmlingua_worker import Workers  # noqa: E402
 
 from ctxkit.compression.llmlingua2 import LLMLingua2  # noqa: E402
-from ctxkit.compression.word_source import WordSource  # noqa: E402
-from ctxkit.compression.words import Words  # noqa: E402
+from ctxkit.compression.sources.word_source import WordSource  # noqa: E402
+from ctxkit.compression.text.words import Words  # noqa: E402
 from ctxkit.testing import WhitespaceCounter  # noqa: E402
 from ctxkit.testing.token_classifier import Kind, tiny_token_classifier  # noqa: E402
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from ctxkit.compression.compress import compress
 from ctxkit.compression.facts import FactWords
 from ctxkit.compression.llmlingua2 import LLMLingua2
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.words import Words
 from ctxkit.tokens import OpenAIChatCounter
 
 plain = partial(LLMLingua2, pins=None, structured=False)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
 from ctxkit.compression.by_content import ContentCompressor
-from ctxkit.compression.centroid import CentroidCompressor
-from ctxkit.compression.compress import Compressed, Compression, Prepared, compress, prepare
 from ctxkit.compression.diff_history import DiffHistory, DiffHistoryCompressor
 from ctxkit.compression.extractive import ExtractiveCompressor, extract
 from ctxkit.compression.methods import compressor_named, method_names
-from ctxkit.compression.pins import Pins
+from ctxkit.compression.prepared import Compressed, Compression, Prepared, compress, prepare
 from ctxkit.compression.structural import StructuralCompressor
 from ctxkit.compression.stub import StubCompressor
-from ctxkit.compression.summariser import SummaryCache
-from ctxkit.compression.summary import SummaryCompressor, SummaryRejected
+from ctxkit.compression.summaries.centroid import CentroidCompressor
+from ctxkit.compression.summaries.summariser import SummaryCache
+from ctxkit.compression.summaries.summary import SummaryCompressor, SummaryRejected
+from ctxkit.compression.text.pins import Pins
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import TextCompressor, WordCompressor
-from ctxkit.compression.words import Words
 from ctxkit.context.level import Compressor
 
 

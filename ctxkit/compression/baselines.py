@@ -8,9 +8,9 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctxkit.compression.score import STOP_WORDS
+from ctxkit.compression.text.score import STOP_WORDS
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.words import Words
 
 
 @dataclass(frozen=True)

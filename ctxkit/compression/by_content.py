@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctxkit.compression.cut import Source, first_of
 from ctxkit.compression.extractive import extract
+from ctxkit.compression.sources.cut import Source, first_of
 from ctxkit.compression.text_compressor import TextCompressor, structure_reader
 from ctxkit.context.level import LevelRequest
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.words import Words
 from ctxkit.protocols import Encoder, Spanned, Vectors
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ctxkit.compression import diff_json, diff_text
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.slots import arguments_of
+from ctxkit.compression.diffs import diff_json, diff_text
+from ctxkit.compression.sources.counted import TotalCounter
+from ctxkit.compression.sources.slots import arguments_of
 from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, LevelRequest, Need
 from ctxkit.context.part import Part

@@ -10,8 +10,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.words import Words
 from ctxkit.errors import PromptError
 from ctxkit.protocols import Located, WindowAttention
 

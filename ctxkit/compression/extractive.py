@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ctxkit.compression.cut import Reader, Source, first_of
-from ctxkit.compression.json_level import json_reader
-from ctxkit.compression.pieces import Pieces, PieceSource, marker, slices
-from ctxkit.compression.score import importance
-from ctxkit.compression.segment import divided, sentence_bounds
+from ctxkit.compression.sources.cut import Reader, Source, first_of
+from ctxkit.compression.sources.pieces import Pieces, PieceSource, marker, slices
+from ctxkit.compression.structure.json_level import json_reader
+from ctxkit.compression.text.score import importance
+from ctxkit.compression.text.segment import divided, sentence_bounds
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Counter

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ctxkit.compression.encoder.token_classifier import Precision, TokenClassifier
+from ctxkit.compression.encoder.token_model import Merge, TokenReader, TokenValues
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.token_classifier import Precision, TokenClassifier
-from ctxkit.compression.token_model import Merge, TokenReader, TokenValues
-from ctxkit.compression.words import Words
 
 SMALL = "microsoft/llmlingua-2-bert-base-multilingual-cased-meetingbank"
 LARGE = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ctxkit.compression.baselines import RareWords
-from ctxkit.compression.cut import Source
-from ctxkit.compression.sentences import SentenceSelector
+from ctxkit.compression.by_question.selector import SentenceSelector
+from ctxkit.compression.sources.cut import Source
 from ctxkit.compression.text_compressor import TextCompressor, WordCompressor
 from ctxkit.context.group import Group
 from ctxkit.context.level import Level, LevelRequest

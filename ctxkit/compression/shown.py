@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from ctxkit.compression.cut import Fragment
+from ctxkit.compression.sources.cut import Fragment
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ctxkit.compression.compress import Compressed, Compression
+    from ctxkit.compression.prepared import Compressed, Compression
 
 Fate = Literal["kept", "gone", "mark"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ctxkit.compression.cut import Source, first_of
+from ctxkit.compression.sources.cut import Source, first_of
+from ctxkit.compression.structure.text_level import read_text
 from ctxkit.compression.text_compressor import TextCompressor, structure_reader
-from ctxkit.compression.text_level import read_text
 from ctxkit.context.level import LevelRequest
 
 

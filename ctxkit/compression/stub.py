@@ -8,10 +8,10 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.json_tree import Node, parse
-from ctxkit.compression.json_write import quoted
-from ctxkit.compression.slots import Slot, rewritten, slots_of
+from ctxkit.compression.sources.counted import TotalCounter
+from ctxkit.compression.sources.slots import Slot, rewritten, slots_of
+from ctxkit.compression.structure.json_tree import Node, parse
+from ctxkit.compression.structure.json_write import quoted
 from ctxkit.context.expand import expand_call
 from ctxkit.context.group import Group
 from ctxkit.context.level import Handle, Level, LevelRequest

@@ -6,18 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ctxkit.compression.code_level import read_code
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.cut import Reader, Source, first_of
-from ctxkit.compression.json_level import json_reader
-from ctxkit.compression.ladder import Ladder
-from ctxkit.compression.log_level import read_log
-from ctxkit.compression.pins import Pins
-from ctxkit.compression.slots import slots_of
-from ctxkit.compression.table_level import delimited_reader, markdown_reader
-from ctxkit.compression.word_scores import Weigh, plain_scores
-from ctxkit.compression.word_source import FIDELITY, WordSource
-from ctxkit.compression.words import Words
+from ctxkit.compression.sources.counted import TotalCounter
+from ctxkit.compression.sources.cut import Reader, Source, first_of
+from ctxkit.compression.sources.ladder import Ladder
+from ctxkit.compression.sources.slots import slots_of
+from ctxkit.compression.sources.word_source import FIDELITY, WordSource
+from ctxkit.compression.structure.code_level import read_code
+from ctxkit.compression.structure.json_level import json_reader
+from ctxkit.compression.structure.log_level import read_log
+from ctxkit.compression.structure.table_level import delimited_reader, markdown_reader
+from ctxkit.compression.text.pins import Pins
+from ctxkit.compression.text.word_scores import Weigh, plain_scores
+from ctxkit.compression.text.words import Words
 from ctxkit.context.group import Group
 from ctxkit.context.level import Level, LevelRequest
 

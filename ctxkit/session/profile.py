@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 
 from ctxkit.compression import CentroidCompressor, SummaryCache, SummaryRejected
-from ctxkit.compression.clip import clipped
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.score import relevance
-from ctxkit.compression.summariser import Rejection, Summariser
+from ctxkit.compression.sources.counted import TotalCounter
+from ctxkit.compression.summaries.clip import clipped
+from ctxkit.compression.summaries.summariser import Rejection, Summariser
+from ctxkit.compression.text.score import relevance
 from ctxkit.context.level import LevelRequest
 from ctxkit.context.part import Part, SupportsPart, memory
 from ctxkit.protocols import Counter, Encoder, Model

@@ -9,8 +9,8 @@ import pytest
 from ctxkit import Part, tool_call, tool_result
 from ctxkit.compression import CentroidCompressor, ContentCompressor, ExtractiveCompressor, StructuralCompressor
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
-from ctxkit.compression.counted import TotalCounter
 from ctxkit.compression.facts import FactWords
+from ctxkit.compression.sources.counted import TotalCounter
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.group import Group, identified
 from ctxkit.context.level import LevelRequest

@@ -11,11 +11,11 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxkit.compression.compress import Compressed, Compression, compress
-from ctxkit.compression.counted import TotalCounter
-from ctxkit.compression.json_tree import is_json, parse, parse_lines
-from ctxkit.compression.pin_kinds import PATTERNS, RUNS
-from ctxkit.compression.pins import Pins
+from ctxkit.compression.prepared import Compressed, Compression, compress
+from ctxkit.compression.sources.counted import TotalCounter
+from ctxkit.compression.structure.json_tree import is_json, parse, parse_lines
+from ctxkit.compression.text.pin_kinds import PATTERNS, RUNS
+from ctxkit.compression.text.pins import Pins
 from ctxkit.compression.text_compressor import TextCompressor, WordCompressor
 from ctxkit.protocols import Counter
 from ctxkit.testing import WhitespaceCounter, tiny_counter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctxkit.compression import CentroidCompressor
-from ctxkit.compression.sentence_space import EncodedSpace, TermSpace, by_centroid
+from ctxkit.compression.summaries.sentence_space import EncodedSpace, TermSpace, by_centroid
 from ctxkit.context import passage
 from ctxkit.context.group import Group
 from ctxkit.context.level import LevelRequest

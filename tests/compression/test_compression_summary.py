@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ctxkit.compression import CentroidCompressor, SummaryCompressor, SummaryRejected
-from ctxkit.compression.clip import clipped, finished
+from ctxkit.compression.summaries.clip import clipped, finished
 from ctxkit.context import Level, passage
 from ctxkit.context.group import Group
 from ctxkit.context.level import LevelRequest

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ctxkit.compression.compress import compress
 from ctxkit.compression.deletion import SemanticDeletion
-from ctxkit.compression.pins import Pins
-from ctxkit.compression.words import Words
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.text.pins import Pins
+from ctxkit.compression.text.words import Words
 from ctxkit.protocols import Counter, Vectors
 from ctxkit.retrieval import HashingEncoder
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxkit.compression import diff_json
+from ctxkit.compression.diffs import diff_json
 
 SCALARS = st.one_of(
     st.none(),

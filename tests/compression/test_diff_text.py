@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ctxkit.compression import diff_text
-from ctxkit.compression.align import changes
+from ctxkit.compression.diffs import diff_text
+from ctxkit.compression.diffs.align import changes
 
 LINES = st.sampled_from(
     [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ctxkit.compression import Compression, Head, NoStopWords, RandomWords, compress
-from ctxkit.compression.distortion import Curve, curve
-from ctxkit.compression.metrics import (
+from ctxkit.compression.distortion.curves import Curve, curve
+from ctxkit.compression.distortion.metrics import (
     AnswerLikelihood,
     AnswerSurvival,
     GoldRecall,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import ctxkit.compression.draft_attention
-from ctxkit.compression.compress import compress
 from ctxkit.compression.draft_attention import DraftAttention
-from ctxkit.compression.pins import Pins
-from ctxkit.compression.words import Words
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.text.pins import Pins
+from ctxkit.compression.text.words import Words
 from ctxkit.errors import PromptError
 from ctxkit.models import DEFAULT_MODEL, LocalModel
 from ctxkit.models.prepare import is_prepared, model_folder

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from ctxkit.compression.baselines import Head, RareWords
-from ctxkit.compression.compress import compress
-from ctxkit.compression.pins import Pins
-from ctxkit.compression.words import Words
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.text.pins import Pins
+from ctxkit.compression.text.words import Words
 from ctxkit.protocols import Counter
 
 PINNED = {

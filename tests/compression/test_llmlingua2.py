@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctxkit.compression.compress import compress
 from ctxkit.compression.llmlingua2 import LLMLingua2, forced_spans
-from ctxkit.compression.word_source import WordSource
-from ctxkit.compression.words import Words
+from ctxkit.compression.prepared import compress
+from ctxkit.compression.sources.word_source import WordSource
+from ctxkit.compression.text.words import Words
 from ctxkit.errors import MissingExtra, ModelError, ModelNotFound
 from ctxkit.testing.token_classifier import tiny_token_classifier
 

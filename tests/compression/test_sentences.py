@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from ctxkit import passage
-from ctxkit.compression.antecedents import leans, lifted
-from ctxkit.compression.asked import Asked
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
-from ctxkit.compression.compress import compress
-from ctxkit.compression.cut import Source
-from ctxkit.compression.joint import cut_together
-from ctxkit.compression.passage import LONG_TEXT, REACH, Passage, neighbourhoods
+from ctxkit.compression.by_question.antecedents import leans, lifted
+from ctxkit.compression.by_question.asked import Asked
+from ctxkit.compression.by_question.passage import LONG_TEXT, REACH, Passage, neighbourhoods
+from ctxkit.compression.by_question.selector import SentenceSelector
+from ctxkit.compression.by_question.sentence_scores import SentenceWeights
+from ctxkit.compression.prepared import compress
 from ctxkit.compression.router import by_question
-from ctxkit.compression.sentence_scores import SentenceWeights
-from ctxkit.compression.sentences import SentenceSelector
+from ctxkit.compression.sources.cut import Source
+from ctxkit.compression.sources.joint import cut_together
+from ctxkit.compression.sources.word_source import LateWordSource, WordSource
+from ctxkit.compression.text.words import MARK, Words
 from ctxkit.compression.text_compressor import TextCompressor, WordCompressor
-from ctxkit.compression.word_source import LateWordSource, WordSource
-from ctxkit.compression.words import MARK, Words
 from ctxkit.context.group import Group
 from ctxkit.context.level import Level, LevelRequest
 from ctxkit.protocols import Counter, Vectors
@@ -277,8 +277,8 @@ def test_token_vectors_are_made_for_the_shortlist_only() -> None:
 def test_bm25_alone_loads_neither_torch_nor_numpy() -> None:
     code = (
         "import sys\n"
-        "from ctxkit.compression.sentences import SentenceSelector\n"
-        "from ctxkit.compression.words import Words\n"
+        "from ctxkit.compression.by_question.selector import SentenceSelector\n"
+        "from ctxkit.compression.text.words import Words\n"
         "words = Words.of('The river rose. The defense gave up 308 points.')\n"
         "SentenceSelector().scores([words], 'How many points?')\n"
         "print([name for name in ('torch', 'numpy', 'sentence_transformers') if name in sys.modules])"

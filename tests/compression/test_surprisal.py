@@ -7,7 +7,7 @@ import pytest
 
 from ctxkit.compression import compress
 from ctxkit.compression.surprisal import Surprisal
-from ctxkit.compression.words import Words
+from ctxkit.compression.text.words import Words
 from ctxkit.models.local import LocalModel
 from ctxkit.testing import tiny_model
 

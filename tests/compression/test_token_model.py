@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxkit.compression.token_model import TokenReader
-from ctxkit.compression.token_windows import batches, windows
-from ctxkit.compression.words import Words
+from ctxkit.compression.encoder.token_model import TokenReader
+from ctxkit.compression.encoder.token_windows import batches, windows
+from ctxkit.compression.text.words import Words
 
 tokenizers = pytest.importorskip("tokenizers")
 

@@ -8,13 +8,13 @@ from functools import cached_property
 
 import numpy as np
 
+from ctxkit.compression.encoder.token_model import TokenReader
 from ctxkit.compression.facts.encoder import minilm_reader
 from ctxkit.compression.facts.head import KeepHead
 from ctxkit.compression.facts.shapes import word_shapes
-from ctxkit.compression.score import STOP_WORDS
+from ctxkit.compression.text.score import STOP_WORDS
+from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
-from ctxkit.compression.token_model import TokenReader
-from ctxkit.compression.words import Words
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ctxkit.compression.token_model import TokenReader
+from ctxkit.compression.encoder.token_model import TokenReader
 from ctxkit.errors import MissingExtra
 
 
@@ -29,7 +29,7 @@ class _Forward:
     def __init__(self, folder: Path, layers: int, device: str | None) -> None:
         import torch
 
-        from ctxkit.compression.prepacked import prepack
+        from ctxkit.compression.encoder.prepacked import prepack
 
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model = _quietly_loaded(folder)

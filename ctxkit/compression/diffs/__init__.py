@@ -1,0 +1,1 @@
+"""Exact differences of two texts, and of two JSON values."""

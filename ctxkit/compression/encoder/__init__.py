@@ -1,0 +1,1 @@
+"""Encoders that read texts token by token: windows, batches, precision."""

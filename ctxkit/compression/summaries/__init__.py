@@ -1,0 +1,1 @@
+"""Summaries: by a model, and by the sentences nearest to what a text is about."""

@@ -1,0 +1,1 @@
+"""Texts cut up: sentences, words, pins, and how much a piece of text matters by itself."""
