@@ -20,11 +20,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ctxkit.compression import Head, NoStopWords, RandomWords, RareWords, TextCompressor, compressor_named
-from ctxkit.compression.distortion.curves import Curve, curve
-from ctxkit.compression.distortion.metrics import AnswerSurvival, GoldRecall, IdentifierSurvival, Sample
-from ctxkit.compression.facts import FactWords
+from ctxkit.compression import FactWords, Head, NoStopWords, RandomWords, RareWords, TextCompressor
+from ctxkit.compression.distortion import AnswerSurvival, Curve, GoldRecall, IdentifierSurvival, Sample, curve
 from ctxkit.models import resolve
+from ctxkit.pipeline import compressor_named
 from ctxkit.tokens import TemplateCounter
 
 HELD_OUT = 12

@@ -38,7 +38,7 @@ def compress(
     slices of the files.
     """
     from ctxkit.compression import compress as compress_texts
-    from ctxkit.compression.methods import compressor_named, method_names
+    from ctxkit.pipeline.compressors import compressor_named, method_names
 
     if method == "list":
         print_raw("\n".join(method_names()) + "\n")

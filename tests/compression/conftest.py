@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ctxkit import Part, tool_call, tool_result
-from ctxkit.compression import CentroidCompressor, ContentCompressor, ExtractiveCompressor, StructuralCompressor
+from ctxkit.compression import (
+    CentroidCompressor,
+    ContentCompressor,
+    ExtractiveCompressor,
+    SentenceSelector,
+    StructuralCompressor,
+)
 from ctxkit.compression.baselines import Head, NoStopWords, RandomWords, RareWords
 from ctxkit.compression.facts import FactWords
 from ctxkit.compression.sources.counted import TotalCounter
@@ -28,6 +34,7 @@ TEXT_COMPRESSORS: tuple[TextCompressor, ...] = (
     ContentCompressor(),
     CentroidCompressor(),
     FactWords(),
+    SentenceSelector(),
 )
 """Every compressor of texts keeps the contract of `compress`; a new one is one line here."""
 

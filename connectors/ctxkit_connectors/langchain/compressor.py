@@ -9,7 +9,8 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, model_validator
 
-from ctxkit.compression import ContentCompressor, TextCompressor, compress
+from ctxkit.compression import TextCompressor, compress
+from ctxkit.pipeline import best_offline
 from ctxkit.protocols import Counter
 from ctxkit.tokens import EstimatingCounter
 
@@ -21,13 +22,14 @@ class DocumentCompressor(BaseDocumentCompressor):
     order; its metadata and id stay. A document for which there is no room is left out. Put it behind a retriever with
     `ContextualCompressionRetriever`, or call `compress_documents(documents, query)`.
 
-    max_tokens, rate: give one. compressor: a method of `ctxkit.compression`. counter: the target model's; without one
+    max_tokens, rate: give one. compressor: a method of `ctxkit.compression`; by default sentences by BM25 and by the
+    packaged encoder, which needs the extra "retrieval". counter: the target model's; without one
     tokens are an upper bound for all common models.
     """
 
     max_tokens: int | None = Field(default=None, ge=0)
     rate: float | None = Field(default=None, ge=0, le=1)
-    compressor: TextCompressor = ContentCompressor()
+    compressor: TextCompressor = Field(default_factory=best_offline)
     counter: Any = None
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
