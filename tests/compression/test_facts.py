@@ -8,9 +8,12 @@ import pytest
 
 from ctxkit.compression.baselines import Head, RareWords
 from ctxkit.compression.prepared import compress
+from ctxkit.compression.structure.code_level import read_code
 from ctxkit.compression.text.pins import Pins
 from ctxkit.compression.text.words import Words
+from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Counter
+from ctxkit.testing import tiny_counter
 
 PINNED = {
     "connect to 10.0.0.5:8080 or 2001:db8::1 in 10.1.0.0/16 now": ["10.0.0.5:8080", "2001:db8::1", "10.1.0.0/16"],
@@ -142,3 +145,18 @@ def test_similar_lines_of_a_log_keep_what_varies(counter: Counter) -> None:
     lines = [f"2024-05-01T10:00:{i:02d}Z INFO api request req-{i}a{i}c from 10.0.0.{i} took {i} ms" for i in range(50)]
     made = compress("\n".join(lines), RareWords(), rate=0.5, counter=counter)
     assert all(f"req-{i}a{i}c" in made.text and f"10.0.0.{i} " in made.text for i in range(50))
+
+
+def test_prose_that_shows_code_is_no_code() -> None:
+    text = (
+        "# Title\n\nIt is used so:\n\n```python\nimport os\n\n\ndef f(x):\n    return os.path(x)\n```\n\nAnd so on.\n"
+        * 3
+    )
+    assert read_code(text, LevelRequest("", tiny_counter())) is None
+
+
+def test_words_in_code_marks_do_not_crowd_out_the_sentences_that_explain_them() -> None:
+    names = " ".join(f"`{name}`" for name in ("system", "passage", "turn", "memory", "question"))
+    words = Words.of(f"Kinds are {names} and ids like `INV-20931`.", Pins())
+    facts = [word for word, fact in zip(words.proper, words.facts, strict=True) if fact]
+    assert facts == ["`INV-20931`"]

@@ -104,24 +104,22 @@ def ranked_words(
     """The words, best first, and falling scores of them. sizes: of each word, in any unit.
 
     A pin ranks with the best word of its sentence, before it: whatever is kept of a sentence keeps its pins, and a pin
-    goes only with the whole sentence. And pins come early enough that a text cut to the share `facts_by` has them all,
-    whatever the scores say, if only they fit: a number that is missing cannot be guessed, a common word can.
+    goes only with the whole sentence. And facts, the pins that nobody can guess, come early enough that a text cut to
+    the share `facts_by` has them all, whatever the scores say, if only they fit.
     """
     lifted = _lifted(words, scores)
     order = sorted(range(len(words)), key=lambda i: (-lifted[i], not words.pinned[i], i))
     whole = sum(sizes)
-    facts = sum(size for size, pinned in zip(sizes, words.pinned, strict=True) if pinned)
-    room = max(facts_by * whole - facts, _LEAST_MIX * whole)  # for words among the pins
+    facts = words.facts
+    room = facts_by * whole - sum(size for size, fact in zip(sizes, facts, strict=True) if fact)
+    room = max(room, _LEAST_MIX * whole)  # for words among the facts
     mixed = 0
     for head, i in enumerate(order):
-        mixed += 0 if words.pinned[i] else sizes[i]
+        mixed += 0 if facts[i] else sizes[i]
         if mixed > room:
             tail = order[head:]
-            pins = [j for j in tail if words.pinned[j]]
-            score = lifted[i]
-            rest = [j for j in tail if not words.pinned[j]]
-            found = [*order[:head], *pins, *rest]
-            return found, [max(lifted[j], score) if words.pinned[j] else lifted[j] for j in found]
+            found = [*order[:head], *(j for j in tail if facts[j]), *(j for j in tail if not facts[j])]
+            return found, [max(lifted[j], lifted[i]) if facts[j] else lifted[j] for j in found]
     return order, [lifted[i] for i in order]
 
 

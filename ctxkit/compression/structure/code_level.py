@@ -29,6 +29,7 @@ _SIGNATURE = re.compile(
 )
 _C_FUNCTION = re.compile(r"[A-Za-z_][\w:<>,*&\s\[\]]*\s[*&]*[\w:~]+\([^;{}]*\)[^;{}]*\{\s*$")
 _CODE_END = re.compile(r"[{};:,()\[\]\\]\s*$")
+_FENCE = re.compile(r"[ \t]*(?:```|~~~)")
 _COMMENT = re.compile(r"\s*(?://|#|/\*|\*|--)")
 
 
@@ -105,6 +106,8 @@ def _docstring(
 def _other_scores(lines: Sequence[str]) -> list[float] | None:
     """Signatures and the comments right above them, of what looks like code."""
     signed = [_signature_score(line) for line in lines]
+    if any(_FENCE.match(line) for line in lines):
+        return None  # prose that shows code
     ends = sum(1 for line in lines if _CODE_END.search(line))
     if sum(map(bool, signed)) < 2 or ends < 0.3 * len(lines):
         return None

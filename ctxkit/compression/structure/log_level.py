@@ -106,11 +106,17 @@ def _said(
 
 
 def _alike(words: Words, own: range, model: range) -> set[int]:
-    """Words of a line that stand in its model, in their place where both have equally many."""
+    """Words of a line that stand in its model, in their place where both have equally many.
+
+    None with a digit: a reader takes those that are left for all that vary, in their order.
+    """
     if len(own) == len(model):
-        return {i for i, other in zip(own, model, strict=True) if words.proper[i] == words.proper[other]}
-    said = {words.proper[other] for other in model}
-    return {i for i in own if words.proper[i] in said}
+        pairs = zip(own, model, strict=True)
+        same = {i for i, other in pairs if words.proper[i] == words.proper[other]}
+    else:
+        said = {words.proper[other] for other in model}
+        same = {i for i in own if words.proper[i] in said}
+    return {i for i in same if not _DIGIT.search(words.proper[i])}
 
 
 def _wordy(

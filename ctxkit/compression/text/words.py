@@ -25,6 +25,7 @@ _WORD = regex.compile(
     r"\p{M}*\u200d?"
     r"|\X"  # a punctuation mark, an emoji
 )
+_FACT = regex.compile(r"^(?:[^\n]{0,200}\p{N}|\W*\w+(?:[-_./\\@:]+\w+)+\W*$)")
 _JOINS = regex.compile(rf"[\p{{L}}\p{{N}}_](?<![{_UNSPACED}])")
 
 
@@ -63,6 +64,11 @@ class Words:
         """The words without white space."""
         ends = self.bounds[1:]
         return [self.text[start:end].rstrip() for start, end in zip(self.starts, ends, strict=True)]
+
+    @cached_property
+    def facts(self) -> list[bool]:
+        """Pins that nobody can guess from the rest of the text: with a digit, or names with marks inside, [words]."""
+        return [pinned and bool(_FACT.search(word)) for word, pinned in zip(self.proper, self.pinned, strict=True)]
 
     @cached_property
     def spaced(self) -> list[str]:
