@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -346,3 +347,17 @@ def test_the_router_asks_sentences_with_a_question_and_words_without(
     assert named(router.joint_levels([group], with_question)[0]) == {"sentences"}
     assert named(router.joint_levels([group], without)[0]) == {"idf"}
     assert "308" in kept(TEXTS, router.asked, 14) and kept(TEXTS, by_question(), 14) == kept(TEXTS, router.asked, 14)
+
+
+def test_threads_may_ask_at_once() -> None:
+    selector = SentenceSelector()
+    texts = [[f"Bird {i} of flock {n} is {i * n} days old. Nobody knows its name." for i in range(8)] for n in range(8)]
+
+    def ask(n: int) -> list[str]:
+        return compress(
+            texts[n], selector, tokens=12, question=f"Bird 3 of flock {n}?", counter=WhitespaceCounter()
+        ).texts
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(ask, [*range(8)] * 4))
+    assert together == [ask(n) for n in range(8)] * 4

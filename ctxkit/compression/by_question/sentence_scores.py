@@ -58,10 +58,11 @@ class SentenceScorer:
         self._known: dict[str, Passage] = {}
 
     def passages(self, texts: Sequence[str]) -> list[Passage]:
-        """The texts, cut into sentences; those of the last call are not cut again."""
-        known = self._known
-        self._known = {text: known.get(text) or Passage.of(text) for text in texts}
-        return [self._known[text] for text in texts]
+        """The texts, cut into sentences; those of the last call are not cut again. Threads may call it at once."""
+        before = self._known
+        known = {text: before.get(text) or Passage.of(text) for text in texts}
+        self._known = known
+        return [known[text] for text in texts]
 
     def scores(self, passages: Sequence[Passage], question: str) -> list[list[float]]:
         """In [0, 1], [passages][sentences]. By place, facts and common words where nothing fits the question."""

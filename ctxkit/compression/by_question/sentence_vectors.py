@@ -33,7 +33,7 @@ class SentenceVectors:
             vectors = self._encoder.encode_documents(new)
             known = known | {sentence: vectors[i] for i, sentence in enumerate(new)}
         self._known = {sentence: known[sentence] for sentence in sentences}
-        rows = [self._known[sentence] for sentence in sentences]
+        rows = [known[sentence] for sentence in sentences]
         asked = self._encoder.encode_queries([question]).values[0]  # [dims]
         found = np.concatenate(rows) @ asked  # [rows]
         starts = np.cumsum([0, *map(len, rows[:-1])])
@@ -57,10 +57,10 @@ class TokenVectors:
         self, passages: Sequence[Passage], ranges: Sequence[Range], question: str, among: Sequence[int]
     ) -> Evidence:
         """among: which passages are looked at; there is no evidence for the others."""
-        self._remember(passages, [passages[i] for i in among])
+        known = self._with_rows(passages, [passages[i] for i in among])
         firsts = np.cumsum([0, *map(len, passages)])
-        rows = np.concatenate([self._known[passages[i].text][0] for i in among])  # [rows, dims]
-        places = np.concatenate([self._known[passages[i].text][1] + firsts[i] for i in among])  # [rows]
+        rows = np.concatenate([known[passages[i].text][0] for i in among])  # [rows, dims]
+        places = np.concatenate([known[passages[i].text][1] + firsts[i] for i in among])  # [rows]
         asked = self._encoder.encode_queries([question])[0]  # [tokens, dims]
         starts = np.flatnonzero(np.diff(places, prepend=-1))
         best = np.zeros((len(asked), firsts[-1]), np.float32)  # [tokens, sentences]
@@ -69,13 +69,16 @@ class TokenVectors:
         best = np.maximum(best, 0.0)
         return best.mean(axis=0).tolist(), _best_in(best, ranges).mean(axis=0).tolist()
 
-    def _remember(self, passages: Sequence[Passage], needed: Sequence[Passage]) -> None:
-        """Encode in one call what is needed and new; forget what is not among the passages of this request."""
-        new = list({passage.text: passage for passage in needed if passage.text not in self._known}.values())
+    def _with_rows(
+        self, passages: Sequence[Passage], needed: Sequence[Passage]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Encode in one call what is needed and new; remember what is among the passages of this request."""
         known = self._known
+        new = list({passage.text: passage for passage in needed if passage.text not in known}.values())
         if new:
             known = known | dict(zip((passage.text for passage in new), self._encoded(new), strict=True))
         self._known = {passage.text: known[passage.text] for passage in passages if passage.text in known}
+        return known
 
     def _encoded(self, passages: Sequence[Passage]) -> list[tuple[np.ndarray, np.ndarray]]:
         vectors = self._encoder.encode_documents([passage.text for passage in passages])
