@@ -4,8 +4,8 @@
 
 `xquad-en`: the passages of the 12 articles that the head of `FactWords` was not trained on, each cut to a share of its
 own tokens; answer survival is the share of their questions of which an answer string stands in what is left. Methods
-below the line read the question. `qmsum`: meetings, cut as one text for each turn under one budget; gold recall is the
-share of the characters of the turns that annotators marked as what a question needs. Tokens are SmolLM2's.
+below the line read the question. `qmsum`: meetings, a line for each turn; gold recall is the share of the characters of the
+turns that annotators marked as what a question needs. Tokens are SmolLM2's.
 
 --slow adds the methods that ask a language model (SmolLM2-135M): surprisal (Selective Context, LLMLingua) and draft
 attention (SpecPC).
@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from ctxkit.compression import FactWords, Head, NoStopWords, RandomWords, RareWords, TextCompressor
@@ -38,7 +39,7 @@ def main() -> None:
     metrics = [AnswerSurvival(), IdentifierSurvival()]
     show(f"xquad-en, held out: {len(passages)} questions", curve([*methods, *slow], passages, metrics, counter=counter))
     meetings = list(qmsum(arguments.data / "qmsum", arguments.meetings))
-    found = curve(methods, meetings, GoldRecall(), counter=counter, progress=True)
+    found = curve(methods, meetings, GoldRecall(), counter=counter)
     show(f"qmsum: {len(meetings)} questions about {arguments.meetings} meetings", found)
     if arguments.plot:
         curve(methods, passages, metrics, counter=counter).plot(arguments.plot)
@@ -80,13 +81,14 @@ def xquad(folder: Path) -> Iterator[Sample]:
 
 
 def qmsum(folder: Path, meetings: int) -> Iterator[Sample]:
-    """A question about a meeting each, and the turns that it needs."""
+    """A question about a meeting each, and the turns that it needs, a line each."""
     for meeting in list(rows(folder / "val.jsonl"))[:meetings]:
-        turns = tuple(f"{turn['speaker']}: {turn['content']}" for turn in meeting["meeting_transcripts"])
+        turns = [f"{turn['speaker']}: {turn['content']}\n" for turn in meeting["meeting_transcripts"]]
+        starts = [0, *accumulate(map(len, turns))]
         for query in meeting["specific_query_list"]:
             needed = {i for first, last in query["relevant_text_span"] for i in range(int(first), int(last) + 1)}
-            gold = tuple((i, 0, len(turns[i])) for i in sorted(needed) if i < len(turns))
-            yield Sample(turns, query["query"], gold=gold)
+            gold = tuple((0, starts[i], starts[i + 1]) for i in sorted(needed) if i < len(turns))
+            yield Sample(("".join(turns),), query["query"], gold=gold)
 
 
 def rows(path: Path) -> Sequence[dict]:
