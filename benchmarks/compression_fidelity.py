@@ -3,9 +3,9 @@
     python benchmarks/compression_fidelity.py [DATA_FOLDER] [--meetings 6] [--plot FILE] [--slow]
 
 `xquad-en`: the passages of the 12 articles that the head of `FactWords` was not trained on, each cut to a share of its
-own tokens; answer survival is the share of their questions of which an answer string stands in what is left. Methods
-below the line read the question. `qmsum`: meetings, a line for each turn; gold recall is the share of the characters of the
-turns that annotators marked as what a question needs. Tokens are SmolLM2's.
+own tokens; answer survival is the share of their questions of which an answer string stands in what is left.
+`auto` (sentences) and draft attention read the question. `qmsum`: meetings, a line for each turn; gold recall is the
+share of the characters of the turns that annotators marked as what a question needs. Tokens are SmolLM2's.
 
 --slow adds the methods that ask a language model (SmolLM2-135M): surprisal (Selective Context, LLMLingua) and draft
 attention (SpecPC).
