@@ -160,3 +160,9 @@ def test_words_in_code_marks_do_not_crowd_out_the_sentences_that_explain_them() 
     words = Words.of(f"Kinds are {names} and ids like `INV-20931`.", Pins())
     facts = [word for word, fact in zip(words.proper, words.facts, strict=True) if fact]
     assert facts == ["`INV-20931`"]
+
+
+def test_a_repeated_log_line_keeps_every_value_that_varies_also_where_the_first_line_has_it() -> None:
+    lines = [f"12:{i // 60:02}:{i % 60:02} INFO HTTP/1.1 request {i} took {3 + i % 5} ms" for i in range(60)]
+    left = compress("\n".join(lines), RareWords(), rate=0.3, counter=tiny_counter()).text.split("\n")
+    assert left[0] == lines[0] and left[5:7] == ["5 3 ms", "6 4 ms"]

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from ctxkit.compression.sources.cut import Source
 from ctxkit.compression.sources.pieces import Gap, Pieces, PieceSource, marker, slices
@@ -90,33 +90,46 @@ def read_log(text: str, request: LevelRequest) -> Source | None:
 def _said(
     text: str, bounds: Sequence[int], words: Words, templates: Sequence[str], repeated: Sequence[bool]
 ) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Of repeated lines and frames of a stack the time and what the first line of their template says, too."""
+    """Of repeated lines and frames of a stack the time and what the first line of their template says for all, too."""
     places = [bisect_left(words.starts, bound) for bound in bounds]
+    lines = [range(start, end) for start, end in pairwise(places)]
     models: dict[str, range] = {}
-    for line, key in enumerate(templates):
-        own = range(places[line], places[line + 1])
-        model = models.setdefault(key, own)
+    for own, key in zip(lines, templates, strict=True):
+        models.setdefault(key, own)
+    varying = _varying(words, lines, templates, models)
+    for line, (own, key) in enumerate(zip(lines, templates, strict=True)):
+        model = models[key]
         is_frame = _FRAME.match(text, bounds[line]) is not None
         if own == model or not (repeated[line] or is_frame):
             continue
         times = [match.span() for match in _TIME.finditer(text, bounds[line], bounds[line + 1])]
-        alike = _alike(words, own, model)
+        alike = _alike(words, own, model, varying[key])
         spare = (i for i in own if i in alike or any(start <= words.starts[i] < end for start, end in times))
         yield ends_first(line, len(templates)) + (0.0 if repeated[line] else _NATURAL), tuple(spare)
 
 
-def _alike(words: Words, own: range, model: range) -> set[int]:
-    """Words of a line that stand in its model, in their place where both have equally many.
+def _varying(
+    words: Words, lines: Sequence[range], templates: Sequence[str], models: dict[str, range]
+) -> dict[str, set[int]]:
+    """Of each template the places, in words of a line, at which not all of its lines say the same."""
+    varying: dict[str, set[int]] = {key: set() for key in models}
+    for own, key in zip(lines, templates, strict=True):
+        model = models[key]
+        if len(own) == len(model):
+            pairs = enumerate(zip(own, model, strict=True))
+            varying[key].update(place for place, (i, other) in pairs if words.proper[i] != words.proper[other])
+    return varying
 
-    None with a digit: a reader takes those that are left for all that vary, in their order.
+
+def _alike(words: Words, own: range, model: range, varying: set[int]) -> set[int]:
+    """Words of a line that all lines of the template have, in their place where this one has as many as the first.
+
+    A value that varies stays also where it is the first line's: a reader takes what is left for all that varies.
     """
     if len(own) == len(model):
-        pairs = zip(own, model, strict=True)
-        same = {i for i, other in pairs if words.proper[i] == words.proper[other]}
-    else:
-        said = {words.proper[other] for other in model}
-        same = {i for i in own if words.proper[i] in said}
-    return {i for i in same if not _DIGIT.search(words.proper[i])}
+        return {i for place, i in enumerate(own) if place not in varying}
+    said = {words.proper[other] for other in model}
+    return {i for i in own if words.proper[i] in said and not _DIGIT.search(words.proper[i])}
 
 
 def _wordy(
