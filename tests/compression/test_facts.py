@@ -27,6 +27,7 @@ PINNED = {
     "costs USD 1,200 or 5.50 EUR or £3m, $5 and $6": ["USD 1,200", "5.50 EUR", "£3m", "$5", "$6"],
     "pages 10-20, 10–20, ratio 3:2 at 10:30 pm": ["10-20", "10–20", "3:2", "10:30 pm"],
     "in src/app.py:42:7, and/or at most km/h": ["src/app.py:42:7"],
+    "run `pip install -e\n.[all]` (`serve`, `plot`, `gpu`)": ["`pip install -e\n.[all]`", "`serve`", "`plot`", "`gpu`"],
     r"open C:\Users\Ann Smith\file.txt and then go": [r"C:\Users\Ann Smith\file.txt"],
     "set $HOME ${PATH} DB_HOST=db.local": ["$HOME", "${PATH}", "DB_HOST=db.local"],
     "v2.0.1-rc.1+build.5 of python3.11": ["v2.0.1-rc.1+build.5", "python3.11"],
