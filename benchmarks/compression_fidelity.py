@@ -14,20 +14,19 @@ attention (SpecPC).
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from keep_head.articles import HELD_OUT, in_order
+
 from ctxkit.compression import FactWords, Head, NoStopWords, RandomWords, RareWords, TextCompressor
 from ctxkit.compression.distortion import AnswerSurvival, Curve, GoldRecall, IdentifierSurvival, Sample, curve
 from ctxkit.models import resolve
 from ctxkit.pipeline import compressor_named
 from ctxkit.tokens import TemplateCounter
-
-HELD_OUT = 12
 
 
 def main() -> None:
@@ -73,7 +72,7 @@ def xquad(folder: Path) -> Iterator[Sample]:
     passages = {row["_id"]: row["text"] for row in rows(folder / "corpus.jsonl")}
     questions = {row["_id"]: row for row in rows(folder / "queries.jsonl")}
     names = {passage.rpartition("#")[0] for passage in passages}
-    apart = set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:HELD_OUT])
+    apart = set(in_order(names)[:HELD_OUT])
     for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         question, passage, _ = line.split("\t")
         if passage.rpartition("#")[0] in apart:

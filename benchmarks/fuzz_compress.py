@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import statistics
@@ -25,6 +24,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from fuzz_fit import Sources, openai_counter, template_counter
+from fuzzing import run_chunks
 from tool_outputs import KINDS, document
 from tqdm.auto import tqdm
 
@@ -128,13 +128,8 @@ def run(seeds: range, sources: Sources) -> list[Result]:
 
 
 def run_all(arguments: argparse.Namespace, sources: Sources) -> Iterator[list[Result]]:
-    end = arguments.first + arguments.cases
-    chunks = [range(start, min(start + CHUNK, end)) for start in range(arguments.first, end, CHUNK)]
-    if arguments.jobs == 1 or len(chunks) == 1:
-        yield from (run(chunk, sources) for chunk in chunks)
-        return
-    with multiprocessing.Pool(arguments.jobs) as pool:
-        yield from pool.imap(partial(run, sources=sources), chunks)
+    seeds = range(arguments.first, arguments.first + arguments.cases)
+    return run_chunks(partial(run, sources=sources), seeds, CHUNK, arguments.jobs)
 
 
 def table(results: list[Result]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import random
 import shlex
 import sys
@@ -25,6 +24,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from conversations import Conversation, chat, loop, prose, wild
+from fuzzing import run_chunks
 from tqdm.auto import tqdm
 
 from ctxkit import Budget, BudgetInfeasible, Plan, fit_messages
@@ -271,13 +271,8 @@ def described(error: Exception) -> str:
 
 
 def run_all(arguments: argparse.Namespace, sources: Sources) -> Iterator[Outcome]:
-    end = arguments.first + arguments.cases
-    chunks = [range(start, min(start + CHUNK, end)) for start in range(arguments.first, end, CHUNK)]
-    if arguments.jobs == 1 or len(chunks) == 1:
-        yield from (run(chunk, sources) for chunk in chunks)
-        return
-    with multiprocessing.Pool(arguments.jobs) as pool:
-        yield from pool.imap(partial(run, sources=sources), chunks)
+    seeds = range(arguments.first, arguments.first + arguments.cases)
+    return run_chunks(partial(run, sources=sources), seeds, CHUNK, arguments.jobs)
 
 
 def parse() -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import regex
+from articles import HELD_OUT, in_order
 from tqdm.auto import tqdm
 
 from ctxkit.compression.facts.encoder import minilm_reader
@@ -94,9 +94,9 @@ def read(folder: Path, states: States) -> list[Passage]:
     ]
 
 
-def split(passages: Sequence[Passage], held_out: int = 12) -> tuple[list[Passage], list[Passage], list[str]]:
+def split(passages: Sequence[Passage], held_out: int = HELD_OUT) -> tuple[list[Passage], list[Passage], list[str]]:
     """Passages for development and held out, by article in the order of the hash of its name; and that order."""
-    names = sorted({p.article for p in passages}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    names = in_order(p.article for p in passages)
     apart = set(names[:held_out])
     development = [p for p in passages if p.article not in apart]
     return development, [p for p in passages if p.article in apart], names[held_out:]

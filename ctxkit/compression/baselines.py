@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctxkit.compression.text.score import STOP_WORDS
+from ctxkit.compression.text.word_scores import is_word, rarity
 from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
 
@@ -49,13 +48,7 @@ class RareWords(WordCompressor):
         return "idf"
 
     def scores(self, texts: Sequence[Words], question: str) -> list[Sequence[float]]:
-        folded = [[word.casefold() for word in words.proper] for words in texts]
-        sentences = {
-            (i, s, w) for i, words in enumerate(texts) for s, w in zip(words.sentences, folded[i], strict=True)
-        }
-        count = len({(i, s) for i, s, _ in sentences})
-        frequency = Tally(word for _, _, word in sentences)
-        return [[_wordy(word) * math.log((count + 1) / frequency[word]) for word in found] for found in folded]
+        return [*rarity(texts)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ class NoStopWords(WordCompressor):
     def scores(self, texts: Sequence[Words], question: str) -> list[Sequence[float]]:
         return [
             [
-                _wordy(word) * (word.casefold() not in STOP_WORDS) - i / max(len(words), 1)
+                is_word(word) * (word.casefold() not in STOP_WORDS) - i / max(len(words), 1)
                 for i, word in enumerate(words.proper)
             ]
             for words in texts

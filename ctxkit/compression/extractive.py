@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctxkit.compression.sources.cut import Reader, Source, first_of
 from ctxkit.compression.sources.pieces import Pieces, PieceSource, marker, slices
-from ctxkit.compression.structure.json_level import json_reader
+from ctxkit.compression.structure.json_level import either_json_reader, json_reader
 from ctxkit.compression.text.score import importance
 from ctxkit.compression.text.segment import divided, sentence_bounds
 from ctxkit.compression.text_compressor import TextCompressor
@@ -41,8 +41,7 @@ class ExtractiveCompressor(TextCompressor):
         return json_reader(lean=_LEAN, fidelity=FIDELITY, keep_fields=True)
 
     def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
-        json, lines = (json_reader(lean=_LEAN, fidelity=FIDELITY, lines=lines) for lines in (False, True))
-        read = first_of((json, lines, extract))
+        read = first_of((either_json_reader(lean=_LEAN, fidelity=FIDELITY), extract))
         return [read(text, request) for text in texts]
 
 

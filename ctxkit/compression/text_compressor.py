@@ -12,7 +12,7 @@ from ctxkit.compression.sources.ladder import Ladder
 from ctxkit.compression.sources.slots import slots_of
 from ctxkit.compression.sources.word_source import FIDELITY, WordSource
 from ctxkit.compression.structure.code_level import read_code
-from ctxkit.compression.structure.json_level import json_reader
+from ctxkit.compression.structure.json_level import either_json_reader, json_reader
 from ctxkit.compression.structure.log_level import read_log
 from ctxkit.compression.structure.table_level import delimited_reader, markdown_reader
 from ctxkit.compression.text.pins import Pins
@@ -113,8 +113,7 @@ def structure_reader(lean: float = 0.5, weigh: Weigh = plain_scores, pins: Pins 
     """
     return first_of(
         (
-            json_reader(lean=lean, fidelity=0.9, weigh=weigh, pins=pins),
-            json_reader(lean=lean, fidelity=0.9, lines=True, weigh=weigh, pins=pins),
+            either_json_reader(lean=lean, fidelity=0.9, weigh=weigh, pins=pins),
             markdown_reader(weigh, pins),
             delimited_reader(weigh, pins),
             read_code,

@@ -31,22 +31,25 @@ def best_offline() -> TextCompressor:
 
     Needs the extra "retrieval"; MissingExtra is raised at first use.
     """
-    from ctxkit.compression import FactWords
-
-    facts = FactWords()
-    return QuestionRouter(_sentences(None), facts)
+    return QuestionRouter(_sentences(None), _facts())
 
 
 def method_names() -> list[str]:
     """ctxkit's own, then the registered ones."""
-    return [*_OWN, *(point.name for point in entry_points(group=GROUP) if point.name not in _OWN)]
+    own = [*_MODELLESS, *_OWN]
+    return [*own, *(point.name for point in entry_points(group=GROUP) if point.name not in own)]
 
 
 def compressor_named(name: str, model: str | None = None) -> TextCompressor:
     """The compressor of that name. model: name, folder or hub id of its model, where it has one to choose.
 
-    Raises ValueError for an unknown name, ModelNotFound, ModelNotPrepared, MissingExtra.
+    Raises ValueError for an unknown name and for a model where there is none to choose; ModelNotFound,
+    ModelNotPrepared, MissingExtra.
     """
+    if name in _MODELLESS:
+        if model is not None:
+            raise ValueError(f"{name!r} has no model to choose, got {model!r}")
+        return _MODELLESS[name]()
     if name in _OWN:
         return _OWN[name](model)
     found = next(iter(entry_points(group=GROUP, name=name)), None)
@@ -64,7 +67,7 @@ def _sentences(model: str | None) -> TextCompressor:
     return SentenceSelector(encoder=SentenceTransformerEncoder(model), token_encoder=TokenStateEncoder(model))
 
 
-def _facts(model: str | None) -> TextCompressor:
+def _facts() -> TextCompressor:
     from ctxkit.compression import FactWords
 
     return FactWords()
@@ -97,21 +100,23 @@ def _draft_attention(model: str | None) -> TextCompressor:
     return DraftAttention(LocalModel.load(model) if model else LocalModel.load())
 
 
-_OWN: Mapping[str, Make] = {
-    "auto": lambda model: best_offline(),
-    "sentences": _sentences,
+_MODELLESS: Mapping[str, Callable[[], TextCompressor]] = {
+    "auto": best_offline,
     "facts": _facts,
+    "bm25": SentenceSelector,
+    "centroid": CentroidCompressor,
+    "content": ContentCompressor,
+    "extractive": ExtractiveCompressor,
+    "structural": StructuralCompressor,
+    "idf": RareWords,
+    "stop-words": NoStopWords,
+    "head": Head,
+    "random": RandomWords,
+}
+_OWN: Mapping[str, Make] = {
+    "sentences": _sentences,
     "llmlingua2": _llmlingua2,
     "draft-attention": _draft_attention,
     "surprisal": _surprisal,
     "deletion": _deletion,
-    "bm25": lambda model: SentenceSelector(),
-    "centroid": lambda model: CentroidCompressor(),
-    "content": lambda model: ContentCompressor(),
-    "extractive": lambda model: ExtractiveCompressor(),
-    "structural": lambda model: StructuralCompressor(),
-    "idf": lambda model: RareWords(),
-    "stop-words": lambda model: NoStopWords(),
-    "head": lambda model: Head(),
-    "random": lambda model: RandomWords(),
 }

@@ -53,5 +53,10 @@ def test_wrong_usage_is_exit_code_2(wrong: tuple[str, ...], file: Path, ctxkit: 
     assert ctxkit("compress", file, *wrong).code == 2
 
 
+def test_a_model_for_a_method_that_has_none_is_refused(file: Path, ctxkit: Cli) -> None:
+    ran = ctxkit("compress", file, "--rate", "0.5", "--method", "head", "--method-model", "some/model")
+    assert ran.code != 0 and "no model to choose" in ran.err
+
+
 def test_methods_are_listed(file: Path, ctxkit: Cli) -> None:
     assert {"auto", "facts", "llmlingua2"} <= set(ctxkit("compress", file, "--method", "list").out.split())

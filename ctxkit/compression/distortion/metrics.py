@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ class JsonValidity:
     name: str = "JSON validity"
 
     def __call__(self, sample: Sample, compression: Compression) -> float | None:
-        checked = [_is_valid(result.text) for result in compression.results if is_json(result.source)]
+        checked = [is_json(result.text) for result in compression.results if is_json(result.source)]
         return sum(checked) / len(checked) if checked else None
 
 
@@ -145,11 +144,3 @@ class ScoringModel(Protocol):
 
 def _message(text: str) -> PromptMessage:
     return PromptMessage("user", (Segment(text),))
-
-
-def _is_valid(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

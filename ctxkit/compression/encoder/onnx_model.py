@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ctxkit.compression.encoder.token_classifier import load_classifier, needed
+from ctxkit.compression.encoder.loading import needed
+from ctxkit.compression.encoder.token_classifier import load_classifier
 from ctxkit.errors import ModelError
 
 _EXTRA = "onnx"

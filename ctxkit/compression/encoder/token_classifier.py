@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ctxkit.errors import MissingExtra, ModelNotFound
+from ctxkit.compression.encoder.loading import needed, no_loading_bar
+from ctxkit.errors import ModelNotFound
 
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -94,19 +94,14 @@ class _TorchForward:
 def load_classifier(folder: Path, name: str) -> Any:
     """The model in `folder` in float32, for inference. Raises ModelNotFound."""
     from transformers import AutoModelForTokenClassification
-    from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model = AutoModelForTokenClassification.from_pretrained(
-            folder, dtype="float32", local_files_only=True, use_safetensors=True
-        )
+        with no_loading_bar():
+            model = AutoModelForTokenClassification.from_pretrained(
+                folder, dtype="float32", local_files_only=True, use_safetensors=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelNotFound(f"{name!r} cannot be loaded as a token classifier: {error}") from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     return model.eval()
 
 
@@ -170,12 +165,6 @@ def _window_tokens(config: Any) -> int:
     positions = getattr(config, "max_position_embeddings", None) or _LONGEST_WINDOW
     taken = int(config.pad_token_id) + 1 if config.model_type in _POSITIONS_BEHIND_PADDING else 0
     return min(_LONGEST_WINDOW, positions - taken)
-
-
-def needed(package: str, extra: str) -> None:
-    """Raises MissingExtra where the package is not installed. Imports nothing."""
-    if importlib.util.find_spec(package) is None:
-        raise MissingExtra(package, extra)
 
 
 @contextmanager

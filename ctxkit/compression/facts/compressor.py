@@ -13,6 +13,7 @@ from ctxkit.compression.facts.encoder import minilm_reader
 from ctxkit.compression.facts.head import KeepHead
 from ctxkit.compression.facts.shapes import word_shapes
 from ctxkit.compression.text.score import STOP_WORDS
+from ctxkit.compression.text.word_scores import is_word
 from ctxkit.compression.text.words import Words
 from ctxkit.compression.text_compressor import WordCompressor
 
@@ -65,4 +66,4 @@ class FactWords(WordCompressor):
 
 
 def _says_something(word: str) -> bool:
-    return word.casefold() not in STOP_WORDS and any(map(str.isalnum, word))
+    return word.casefold() not in STOP_WORDS and is_word(word)

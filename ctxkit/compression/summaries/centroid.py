@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ctxkit.compression.extractive import by_sentence
 from ctxkit.compression.sources.cut import Reader, Source, first_of
-from ctxkit.compression.structure.json_level import json_reader
+from ctxkit.compression.structure.json_level import either_json_reader, json_reader
 from ctxkit.compression.text_compressor import TextCompressor
 from ctxkit.context.level import LevelRequest
 from ctxkit.protocols import Encoder
@@ -49,8 +49,7 @@ class CentroidCompressor(TextCompressor):
         return json_reader(lean=0.8, fidelity=_FIDELITY, keep_fields=True)
 
     def sources(self, texts: Sequence[str], request: LevelRequest) -> list[Source | None]:
-        json, lines = (json_reader(lean=0.8, fidelity=_FIDELITY, lines=lines) for lines in (False, True))
-        read = first_of((json, lines, self.read))
+        read = first_of((either_json_reader(lean=0.8, fidelity=_FIDELITY), self.read))
         return [read(text, request) for text in texts]
 
     def read(self, text: str, request: LevelRequest) -> Source | None:

@@ -17,25 +17,31 @@ _FUNCTION_WORD = 0.2
 
 
 def plain_scores(texts: Sequence[Words], question: str) -> list[list[float]]:
-    """Inverse sentence frequency, more in sentences that match the question; punctuation is worth nothing."""
+    """Inverse sentence frequency, more in sentences that match the question; function words are worth a fifth."""
+    asked = _asked(texts, question) if question else {}
+    return [
+        [
+            (_FUNCTION_WORD if word.casefold() in STOP_WORDS else 1.0)
+            * rare
+            * (1 + _ASKED * asked.get((i, sentence), 0.0))
+            for word, rare, sentence in zip(words.proper, found, words.sentences, strict=True)
+        ]
+        for i, (words, found) in enumerate(zip(texts, rarity(texts), strict=True))
+    ]
+
+
+def rarity(texts: Sequence[Words]) -> list[list[float]]:
+    """Inverse sentence frequency of each word among all the texts; punctuation is worth nothing. [texts][words]"""
     folded = [[word.casefold() for word in words.proper] for words in texts]
     seen = {(i, s, w) for i, words in enumerate(texts) for s, w in zip(words.sentences, folded[i], strict=True)}
     frequency = Tally(word for _, _, word in seen)
     count = len({(i, s) for i, s, _ in seen})
-    asked = _asked(texts, question) if question else {}
-    return [
-        [
-            _worth(word) * math.log((count + 1) / frequency[word]) * (1 + _ASKED * asked.get((i, sentence), 0.0))
-            for word, sentence in zip(found, texts[i].sentences, strict=True)
-        ]
-        for i, found in enumerate(folded)
-    ]
+    return [[is_word(word) * math.log((count + 1) / frequency[word]) for word in found] for found in folded]
 
 
-def _worth(word: str) -> float:
-    if not any(char.isalnum() for char in word):
-        return 0.0
-    return _FUNCTION_WORD if word in STOP_WORDS else 1.0
+def is_word(word: str) -> bool:
+    """Whether it has a letter or a digit."""
+    return any(map(str.isalnum, word))
 
 
 def _asked(texts: Sequence[Words], question: str) -> dict[tuple[int, int], float]:
