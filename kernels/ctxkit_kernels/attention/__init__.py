@@ -1,0 +1,29 @@
+"""Attention over pages: one query, or a chunk of queries, over whichever runs of tokens a table lists."""
+
+from ctxkit_kernels.attention.choose import attention_kernels
+from ctxkit_kernels.attention.interface import (
+    AttentionKernels,
+    Gathered,
+    Merged,
+    Pages,
+    Table,
+    Turns,
+    merge_state,
+    with_sink,
+)
+from ctxkit_kernels.attention.reference import TorchAttention, shift_turns, turned
+
+__all__ = [
+    "AttentionKernels",
+    "Gathered",
+    "Merged",
+    "Pages",
+    "Table",
+    "TorchAttention",
+    "Turns",
+    "attention_kernels",
+    "merge_state",
+    "shift_turns",
+    "turned",
+    "with_sink",
+]
