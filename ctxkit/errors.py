@@ -15,6 +15,8 @@
     └── ModelError               a model cannot be had, or failed
         ├── ModelNotFound        no such model here
         ├── ModelNotPrepared     known, but not yet converted into the cache
+        ├── MemoryInsufficient   keys and values would need more memory than is allowed
+        ├── PolicyError          a policy asks for what this model, or another policy beside it, cannot give
         └── RemoteError          an OpenAI-compatible server said no, or nothing
             ├── RemoteTimeout    no answer in time
             ├── RemoteUnavailable  connection refused, 429, 5xx
@@ -130,6 +132,26 @@ class ModelNotFound(ModelError):
 
 class ModelNotPrepared(ModelError):
     """The model is known but has not been converted into the cache folder yet."""
+
+
+class MemoryInsufficient(ModelError):
+    """Keys and values would need more memory than is allowed; computed before any of it is taken.
+
+    Attributes:
+        needed_bytes: what the call would have brought the pages to.
+        allowed_bytes: the most that they may take.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, needed_bytes: int, allowed_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.allowed_bytes = allowed_bytes
+
+
+class PolicyError(ModelError, ValueError):
+    """A policy asks for what this model, or another policy beside it, cannot give."""
 
 
 class RemoteError(ModelError):

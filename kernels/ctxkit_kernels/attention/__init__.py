@@ -11,7 +11,7 @@ from ctxkit_kernels.attention.interface import (
     merge_state,
     with_sink,
 )
-from ctxkit_kernels.attention.reference import TorchAttention, shift_turns, turned
+from ctxkit_kernels.attention.reference import TorchAttention, chunk_logits, shift_turns, turned
 
 __all__ = [
     "AttentionKernels",
@@ -22,6 +22,7 @@ __all__ = [
     "TorchAttention",
     "Turns",
     "attention_kernels",
+    "chunk_logits",
     "merge_state",
     "shift_turns",
     "turned",

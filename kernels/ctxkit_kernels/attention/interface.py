@@ -1,9 +1,9 @@
 """What the attention kernels take and give. `reference.py` says what is computed.
 
 A row is one KV head of one sequence. A page holds the keys and values of a few tokens of one row; a table lists, for
-each row, the runs of tokens within pages that it sees, in any order. Keys are stored rotated (RoPE) by their position from
-some origin, and are never rotated again: where a run is to be seen from farther or nearer than its query's own rotation
-says, the QUERY is turned, once per distinct turn.
+each row, the runs of tokens within pages that it sees, in any order. Keys are stored rotated (RoPE) by their position
+from some origin, and are never rotated again: where a run is to be seen from farther or nearer than its query's own
+rotation says, the QUERY is turned, once per distinct turn.
 """
 
 from __future__ import annotations

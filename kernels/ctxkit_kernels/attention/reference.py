@@ -87,6 +87,13 @@ def shift_turns(shifts: Tensor, frequencies: Tensor) -> Turns:
     return Turns(angles.cos().float(), angles.sin().float())
 
 
+def chunk_logits(
+    q: Tensor, first_position: int, seen: Gathered, frequencies: Tensor, *, scale: float, softcap: float = 0.0
+) -> Tensor:
+    """The logits of `chunk_attention`, float32 [rows, heads in a group, queries, tokens], all of them at once."""
+    return _block(q.float(), first_position, seen, frequencies, scale, softcap)[0]
+
+
 def _tokens(part: Tensor, scales: Tensor | None, table: Table) -> Tensor:
     """float [rows, runs * page, dims]: each run's tokens, and whatever follows up to a page's length."""
     page = part.shape[1]

@@ -1,0 +1,174 @@
+"""KVContext: the keys and values of one text, and what a policy has noted about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ctxkit.models.local.adapter import ModelShape
+from ctxkit.models.local.paging.pool import PagePool
+from ctxkit.models.local.paging.track import Place, Track
+from ctxkit.models.local.policies.base import (
+    SLIDING,
+    Kept,
+    Moment,
+    Policy,
+    Reach,
+    Span,
+    copied_states,
+    labels_by_scope,
+    overrides,
+    state_of,
+)
+
+FRAME_TOKENS = 4096
+"""Keys are rotated by their position within a frame of this many tokens, so that no angle grows with the text."""
+
+_SLACK_TOKENS = 64  # tokens out of reach that wait, so that a few steps can be taken back and dropping is not per token
+
+
+class KVContext:
+    """What one text has left in memory. `ids` are all its tokens; what is stored of them is the policy's choice.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, shape: ModelShape, policy: Policy, pool: PagePool) -> None:
+        self.shape = shape
+        self.policy = policy
+        self.pool = pool
+        self.ids: list[int] = []
+        self.spans: tuple[Span, ...] = ()
+        self.surprisal = np.zeros(0, np.float32)
+        self.states: dict[Any, dict[str, Any]] = {}
+        self.exact_from = 0  # cropping to fewer tokens than this would leave out what was seen then
+        self.tracks = [Track(pool, label, members) for label, members in _partition(shape, policy)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        kept = max((track.tokens for track in self.tracks), default=0)
+        return f"KVContext({len(self):,} tokens, at most {kept:,} kept per head, {self.used_bytes:,} bytes)"
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(track.used_bytes for track in self.tracks)
+
+    def reach(self, track: Track) -> Reach | None:
+        """What the track's heads see by position alone."""
+        if track.label == SLIDING:
+            return Reach(0, self.shape.layers[track.members[0][0]].sliding or 1)
+        return self.policy.reach(track.label)
+
+    def origin(self, position: int) -> int:
+        """Where the frame of a position begins."""
+        return position // FRAME_TOKENS * FRAME_TOKENS if self.shape.turnable else 0
+
+    def room(self) -> int:
+        """Tokens that one pass may add: up to the frame's end."""
+        return FRAME_TOKENS - len(self) % FRAME_TOKENS if self.shape.turnable else 1 << 40
+
+    def pages_needed(self, tokens: int) -> int:
+        """New pages that `tokens` more would take before anything is dropped."""
+        return sum(track.slots_needed(tokens) * len(track.members) for track in self.tracks)
+
+    # --- growing -----------------------------------------------------------------------------------------------
+
+    def extend(self, tokens: int) -> list[Place]:
+        """Room for the next tokens, per track. Raises MemoryInsufficient and changes nothing."""
+        self.pool.ensure(self.pages_needed(tokens) + sum(track.pages_to_own() for track in self.tracks))
+        start = len(self)
+        return [track.extend(start, tokens, self.origin(start)) for track in self.tracks]
+
+    def take_back(self) -> None:
+        """Forgets what `extend` made room for, after a pass that failed."""
+        for track in self.tracks:
+            track.crop(len(self))
+
+    def commit(self, ids: Sequence[int]) -> None:
+        """The pass over `ids` went well."""
+        self.ids.extend(ids)
+        missing = len(self.ids) - len(self.surprisal)
+        self.surprisal = np.pad(self.surprisal, (0, max(missing, 0)))
+
+    # --- dropping ----------------------------------------------------------------------------------------------
+
+    def settle(self, moment: Moment) -> None:
+        """Drops what the policy does not keep at this moment."""
+        for track in self.tracks:
+            if moment == "step" or track.label == SLIDING:
+                self._drop_out_of_reach(track)
+            if track.label != SLIDING and overrides(self.policy, "retain"):
+                self._retain(track, moment)
+
+    def _drop_out_of_reach(self, track: Track) -> None:
+        reach = self.reach(track)
+        if reach is None or (self.policy.keeps_all and track.label != SLIDING):
+            return
+        cut = len(self) - reach.recent + 1  # the next query, at len(self), sees from here on
+        stale = track.runs.since(reach.sinks)
+        if len(stale) and cut - int(stale.position[0]) >= _SLACK_TOKENS:
+            track.keep(track.runs.outside(reach.sinks, cut))
+            self.exact_from = max(self.exact_from, cut + reach.recent - 1)
+
+    def _retain(self, track: Track, moment: Moment) -> None:
+        kept = Kept(
+            label=track.label,
+            positions=track.runs.token_positions(),
+            length=len(self),
+            moment=moment,
+            scores=None if track.scores is None else track.scores.max(0),
+            surprisal=self.surprisal,
+            spans=self.spans,
+            state=state_of(state_of(self.states, (self.policy, track.label)), "retain"),
+        )
+        kept.surprisal = self.surprisal[kept.positions]
+        mask = self.policy.retain(kept)
+        if mask is not None and not mask.all():
+            track.keep_tokens(mask)
+            self.exact_from = len(self)
+
+    # --- going back, going apart -------------------------------------------------------------------------------
+
+    def crop(self, tokens: int) -> bool:
+        """Back to the first `tokens` ids. False, and nothing changed, where what was seen then is gone."""
+        if tokens >= len(self):
+            return True
+        if tokens < self.exact_from:
+            return False
+        for track in self.tracks:
+            track.crop(tokens)
+        del self.ids[tokens:]
+        self.surprisal = self.surprisal[:tokens]
+        self.states.clear()  # what was remembered of later queries
+        return True
+
+    def fork(self) -> KVContext:
+        """The same text twice; memory is shared until the two differ."""
+        other = KVContext(self.shape, self.policy, self.pool)
+        other.tracks = [track.fork() for track in self.tracks]
+        other.ids, other.spans, other.surprisal = list(self.ids), self.spans, self.surprisal.copy()
+        other.states, other.exact_from = copied_states(self.states), self.exact_from
+        return other
+
+    def close(self) -> None:
+        """Gives all memory back; the context is empty then."""
+        for track in self.tracks:
+            track.close()
+        self.ids, self.spans, self.surprisal = [], (), np.zeros(0, np.float32)
+        self.states, self.exact_from = {}, 0
+
+
+def _partition(shape: ModelShape, policy: Policy) -> list[tuple[int, list[tuple[int, int]]]]:
+    """(label, members) of each track: heads of one label, but layers that slide by themselves apart."""
+    plan = policy.plan(shape)
+    labels = labels_by_scope(policy, len(shape.layers), shape.kv_heads) if plan is None else plan.copy()
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for layer, of in enumerate(shape.layers):
+        for head in range(shape.kv_heads):
+            key = (SLIDING, of.sliding) if of.sliding is not None else (int(labels[layer, head]), 0)
+            found.setdefault(key, []).append((layer, head))
+    return [(label, members) for (label, _), members in found.items()]

@@ -1,0 +1,157 @@
+"""PagePool: the memory of keys and values, in pages of one size, counted by who uses them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxkit.errors import MemoryInsufficient
+from ctxkit_kernels.attention import Pages
+
+PAGE_TOKENS = 16
+"""Tokens per page: small enough that a token-level choice wastes little, large enough that a table stays short."""
+
+_GROWTH = 1.25  # of the capacity, when a pool that was not told its size before has to grow
+
+Ids = np.ndarray
+"""int32, numbers of pages."""
+
+
+class PagePool:
+    """Pages of one KV head each, of every layer and every context of one model.
+
+    dims, value_dims: of a key and of a value. dtype: torch.float32, bfloat16, float16, or int8 (with one float32 scale
+    per key and per value: the largest magnitude is 127). max_bytes: the most it may take; None for no limit.
+
+    Pages may be shared: `share` counts one more user, `release` one less, and nobody writes to a page with two users.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        value_dims: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        page_tokens: int = PAGE_TOKENS,
+        max_bytes: int | None = None,
+    ) -> None:
+        self.page_tokens = page_tokens
+        self.max_bytes = max_bytes
+        self.dtype = dtype
+        empty = torch.empty(0, page_tokens, dtype=dtype, device=device)
+        scales = empty.float() if dtype == torch.int8 else None
+        self.pages = Pages(
+            empty[..., None].expand(-1, -1, dims).contiguous(),
+            empty[..., None].expand(-1, -1, value_dims).contiguous(),
+            scales,
+            None if scales is None else scales.clone(),
+        )
+        self._users = np.zeros(0, np.int32)
+        self._free: list[int] = []
+
+    # --- sizes -------------------------------------------------------------------------------------------------
+
+    @property
+    def page_bytes(self) -> int:
+        return sum(part[:0].element_size() * int(np.prod(part.shape[1:])) for part in self.pages)
+
+    @property
+    def capacity(self) -> int:
+        return len(self._users)
+
+    @property
+    def used(self) -> int:
+        """Pages that somebody uses."""
+        return self.capacity - len(self._free)
+
+    @property
+    def allocated_bytes(self) -> int:
+        return self.capacity * self.page_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        return self.used * self.page_bytes
+
+    # --- who uses what -----------------------------------------------------------------------------------------
+
+    def reserve(self, pages: int) -> None:
+        """Makes room for exactly `pages` more. Raises MemoryInsufficient, before anything is taken."""
+        missing = pages - len(self._free)
+        if missing > 0:
+            self._grow(self.capacity + missing)
+
+    def ensure(self, pages: int) -> None:
+        """As `reserve`, but a pool that has to grow grows by a quarter, so that growing often costs little."""
+        missing = pages - len(self._free)
+        if missing > 0:
+            self._grow(max(self.capacity + missing, self._within_limit(int(self.capacity * _GROWTH))))
+
+    def take(self, count: int) -> Ids:
+        """`count` pages of one user each. Raises MemoryInsufficient."""
+        self.ensure(count)
+        taken = np.array([self._free.pop() for _ in range(count)], np.int32)
+        self._users[taken] = 1
+        return taken
+
+    def share(self, pages: Ids) -> None:
+        self._users[pages] += 1
+
+    def release(self, pages: Ids) -> None:
+        self._users[pages] -= 1
+        self._free.extend(pages[self._users[pages] == 0].tolist())
+
+    def shared(self, pages: Ids) -> np.ndarray:
+        """bool, which of these have more than one user."""
+        return self._users[pages] > 1
+
+    def _within_limit(self, capacity: int) -> int:
+        return capacity if self.max_bytes is None else min(capacity, self.max_bytes // self.page_bytes)
+
+    def _grow(self, capacity: int) -> None:
+        if self._within_limit(capacity) < capacity:
+            raise MemoryInsufficient(
+                f"keys and values need {capacity * self.page_bytes:,} bytes, and {self.max_bytes:,} are allowed. "
+                "Allow more, close a session, or use a policy that keeps less",
+                needed_bytes=capacity * self.page_bytes,
+                allowed_bytes=self.max_bytes or 0,
+            )
+        more = capacity - self.capacity
+        grown = [torch.cat([part, part.new_empty(more, *part.shape[1:])]) for part in self.pages]
+        self.pages = Pages(*grown)
+        self._free.extend(range(capacity - 1, self.capacity - 1, -1))
+        self._users = np.concatenate([self._users, np.zeros(more, np.int32)])
+
+    # --- what they hold ----------------------------------------------------------------------------------------
+
+    def write(self, pages: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Token i of row r goes to offset offsets[i] of page pages[r, i].
+
+        pages: int64 [rows, tokens]. offsets: int64 [tokens]. keys: [rows, tokens, dims]; values likewise.
+        """
+        at = (pages, offsets.expand_as(pages))
+        if self.pages.key_scales is None or self.pages.value_scales is None:
+            self.pages.keys[at] = keys.to(self.dtype)
+            self.pages.values[at] = values.to(self.dtype)
+            return
+        self.pages.keys[at], self.pages.key_scales[at] = quantised(keys)
+        self.pages.values[at], self.pages.value_scales[at] = quantised(values)
+
+    def move(self, source: Tensor, offsets: Tensor, target: Tensor, target_offsets: Tensor) -> None:
+        """Copies tokens as they are stored; pages int64 [rows, tokens], offsets int64 [tokens]."""
+        for part in self.pages:
+            part[target, target_offsets.expand_as(target)] = part[source, offsets.expand_as(source)]
+
+    def copy(self, source: Ids, target: Ids) -> None:
+        """Copies whole pages."""
+        to, of = torch.from_numpy(target.astype(np.int64)), torch.from_numpy(source.astype(np.int64))
+        for part in self.pages:
+            part[to.to(part.device)] = part[of.to(part.device)]
+
+
+def quantised(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """(int8, float32 scale) of the last dimension: the largest magnitude becomes 127."""
+    scale = vectors.float().abs().amax(-1) / 127
+    steps = vectors.float() / scale.clamp_min(torch.finfo(torch.float32).tiny)[..., None]
+    return steps.round().clamp(-127, 127).to(torch.int8), scale

@@ -1,0 +1,217 @@
+"""Policy: how a context's keys and values are kept, seen, placed and weighed. Six hooks, each with a harmless default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ctxkit.models.local.paging.runs import Array, Runs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ctxkit.models.local.adapter import ModelShape
+    from ctxkit.models.local.paging.look import Look
+
+FAR = 1 << 60
+"""A reach, or a held position, that no text comes to."""
+
+SLIDING = -1
+"""The label of heads whose layer slides by itself; no policy sees them."""
+
+Moment = Literal["step", "prompt", "turn"]
+"""When tokens may leave memory: after any forward pass, after a prompt was read, when a turn ends."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What every query sees without being asked: the first `sinks` tokens, and the `recent` last, its own included."""
+
+    sinks: int
+    recent: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What some rows see, run by run.
+
+    reach: int64 [runs], a query sees a run's token while its distance is below this.
+    gap: int64 [runs], by how many positions nearer than they stand the tokens are seen.
+    hold: int64 [runs], a query behind this position sees the tokens as if it stood at it.
+    """
+
+    runs: Runs
+    reach: Array
+    gap: Array
+    hold: Array
+
+    @classmethod
+    def of(cls, runs: Runs, reach: int = FAR) -> View:
+        full = np.full(len(runs), FAR, np.int64)
+        return cls(runs, np.full(len(runs), min(reach, FAR), np.int64), np.zeros(len(runs), np.int64), full)
+
+    def then(self, more: View) -> View:
+        """Both, in the order of the text."""
+        columns = [np.concatenate(pair) for pair in zip(self.runs.columns, more.runs.columns, strict=True)]
+        order = np.argsort(columns[3], kind="stable")
+        own = (np.concatenate(pair)[order] for pair in ((self.reach, more.reach), (self.gap, more.gap)))
+        return View(Runs(*columns).at(order), *own, np.concatenate([self.hold, more.hold])[order])
+
+    def held(self, which: Array, at: int) -> View:
+        """The chosen runs (bool [runs]) seen from position `at` at the farthest."""
+        return replace(self, hold=np.where(which, np.minimum(self.hold, at), self.hold))
+
+    def packed(self, first_query: int) -> View:
+        """Seen as if the tokens before `first_query` followed each other without holes, up to it."""
+        behind = np.cumsum(self.runs.count[::-1])[::-1]  # tokens from this run's first on
+        before = self.runs.position < first_query
+        after = int(self.runs.count[~before].sum())
+        return replace(self, gap=np.where(before, first_query - self.runs.position - behind + after, 0))
+
+
+@dataclass
+class Kept:
+    """What a retention decides about: the stored tokens of one track, in the order of the text.
+
+    label: which heads these are. positions: int64 [tokens]. length: tokens of the text so far. moment: why now.
+    scores: float32 [tokens], what `observe` made of them, the largest of the track's heads; None before the first.
+    surprisal: float32 [tokens], -log p of each; zeros unless the policy needs "surprisal".
+    spans: the text's messages, where the session knows them.
+    """
+
+    label: int
+    positions: Array
+    length: int
+    moment: Moment
+    scores: Array | None
+    surprisal: Array
+    spans: tuple[Span, ...]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A message in the text: tokens start .. end - 1. pinned: never leaves."""
+
+    start: int
+    end: int
+    pinned: bool = False
+    id: str = ""
+
+
+@dataclass
+class Observed:
+    """The attention of some queries in one layer of one track.
+
+    probabilities: float32 [rows, heads in a group, queries, tokens]. logits: the same before the softmax.
+    queries: int64 [queries], positions. positions: int64 [tokens]. length: of the prompt, or of the text so far.
+    before: float32 [rows, tokens], the scores until now.
+    """
+
+    layer: int
+    label: int
+    probabilities: Tensor
+    logits: Tensor
+    queries: Array
+    positions: Array
+    before: Tensor
+    state: dict[str, Any]
+
+
+class Policy:
+    """Everything is kept and seen where it stands: full attention. A published method overrides a few hooks.
+
+    scope: which heads keep the same tokens: all ("model"), or each KV head its own ("kv_head").
+    needs: the evidence it asks for, which costs: "surprisal" (of every token), "attention" (of every query), "prompt"
+        (the attention of a prompt's last `window` queries).
+    window: queries of the evidence "prompt".
+    keeps_all: tokens out of reach stay in memory, because `select` may show them again.
+
+    Policies compose: `StreamingLLM(4, 1020) | ZeroTuning(0.5)`.
+    """
+
+    scope: Literal["model", "kv_head"] = "model"
+    needs: frozenset[str] = frozenset()
+    window: int = 0
+    keeps_all: bool = False
+    places: bool = False  # whether `place` is overridden: needs a rotation that can be turned
+
+    # 1. head and layer plan
+    def plan(self, shape: ModelShape) -> Array | None:
+        """int64 [layers, KV heads], a label per head; heads of one label keep the same tokens. None: by `scope`."""
+        return None
+
+    # 2. retention
+    def reach(self, label: int) -> Reach | None:
+        """What heads of this label see by position alone; None: everything."""
+        return None
+
+    def retain(self, kept: Kept) -> Array | None:
+        """bool [tokens], what stays in memory; None: all."""
+        return None
+
+    # 3. representation
+    def observe(self, seen: Observed) -> Tensor | None:
+        """The scores after this attention, float32 [rows, tokens]; None: as before."""
+        return None
+
+    def represent(self, keys: Tensor, scores: Tensor) -> Tensor:
+        """What whole blocks show to `select`: [rows, blocks, block tokens, dims] -> [rows, blocks, ...].
+
+        keys: float32, as `Look.keys` gives them. scores: float32 [rows, blocks, block tokens], of `observe`.
+        """
+        return keys.mean(2)
+
+    # 4. selection
+    def select(self, look: Look) -> Tensor | None:
+        """int64 [rows or 1, n], sorted numbers of candidates that are shown besides the reach, -1 for none.
+
+        None: all of them.
+        """
+        return None
+
+    # 5. position
+    def place(self, view: View, first_query: int, label: int) -> View:
+        """From where the runs are seen; the queries of a pass stand at `first_query` and behind it."""
+        return view
+
+    # 6. logit
+    def bias(self, view: View, layer: int) -> Array | None:
+        """float32 [heads in the layer or 1, runs], added to the logits of all tokens of a run."""
+        return None
+
+    def query_scale(self, positions: Array, layer: int) -> Array | None:
+        """float32 [queries], by which queries are multiplied."""
+        return None
+
+    def __or__(self, other: Policy) -> Policy:
+        from ctxkit.models.local.policies.composed import Composed
+
+        return Composed((*_parts(self), *_parts(other)))
+
+
+def _parts(policy: Policy) -> tuple[Policy, ...]:
+    return getattr(policy, "parts", (policy,))
+
+
+def labels_by_scope(policy: Policy, layers: int, kv_heads: int) -> Array:
+    if policy.scope == "model":
+        return np.zeros((layers, kv_heads), np.int64)
+    return np.arange(layers * kv_heads).reshape(layers, kv_heads)
+
+
+def overrides(policy: Policy, hook: str) -> bool:
+    """Whether a policy, or a part of a composed one, does anything in a hook."""
+    return any(getattr(type(part), hook) is not getattr(Policy, hook) for part in _parts(policy))
+
+
+def state_of(states: dict[Any, dict[str, Any]], key: Any) -> dict[str, Any]:
+    return states.setdefault(key, {})
+
+
+def copied_states(states: Mapping[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    return {key: dict(state) for key, state in states.items()}
+
