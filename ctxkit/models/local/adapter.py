@@ -1,30 +1,35 @@
 """Everything that depends on transformers' internals: how its attention becomes ours, and what a model's layers are.
 
-A model is switched to an attention function of the name "ctxkit" (transformers' `AttentionInterface`). In a forward pass
-that carries a `Pass` the function hands queries, keys and values over to it; in any other it does what the model did
-before. Nothing is read from class names: the layers' heads, rotations, windows and caps are seen in two passes over one
-token (`probe`), so an architecture is either understood or refused.
+For the time of a forward pass the model is switched to an attention function of the name "ctxkit" (transformers'
+`AttentionInterface`), which hands queries, keys and values over to a `Pass`. Nothing is read from class names: the
+layers' heads, rotations, windows and caps are seen in two passes over one token (`probe`), so an architecture is either
+understood or refused.
 """
 
 from __future__ import annotations
 
-import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers import AttentionInterface, PreTrainedModel
 
 from ctxkit.errors import ModelError
 from ctxkit_kernels.attention import shift_turns, turned
 
 ARGUMENT = "ctxkit_pass"
-_NAMES = {"sdpa": "ctxkit", "eager": "ctxkit_eager"}
+_NAME = "ctxkit"
 _PROBED_POSITION = 997  # far enough that a wrong pairing or frequency shows, near enough that float16 angles are exact
 _TOLERANCE = 2e-2  # of a query's length: bfloat16 rounds by 4e-3
+
+_Held = tuple[threading.RLock, tuple[Any, ...]]  # a model's lock, and the configs that its modules read
+_models: WeakKeyDictionary[PreTrainedModel, _Held] = WeakKeyDictionary()
+_models_lock = threading.Lock()
 
 
 class Pass(Protocol):
@@ -93,30 +98,35 @@ class ModelShape:
         return all(layer.frequencies is not None for layer in self.layers)
 
 
-def adopt(model: PreTrainedModel) -> None:
-    """Switches the model's attention to ctxkit's. Raises ModelError where it has none that can be switched."""
-    before = str(model.get_correct_attn_implementation(model.config._attn_implementation))
-    if before in _NAMES.values():
-        return
-    _register()
-    try:
-        model.set_attn_implementation(_NAMES.get(before, "ctxkit"))
-    except ValueError as error:
-        raise ModelError(f"{type(model).__name__} takes no attention function of others: {error}") from error
+@contextmanager
+def _switched(model: PreTrainedModel) -> Iterator[None]:
+    """Within it the model's attention is ctxkit's; afterwards it is again what it was. One at a time per model."""
+    if _NAME not in AttentionInterface():
+        AttentionInterface.register(_NAME, _attention)  # no mask of this name: transformers then builds none
+    lock, configs = _held(model)
+    with lock:
+        before = [(config, config._attn_implementation) for config in configs]
+        try:
+            for config, _ in before:
+                config._attn_implementation = _NAME
+            yield
+        finally:
+            for config, name in before:
+                config._attn_implementation = name
 
 
 def run(model: PreTrainedModel, ids: Tensor, positions: Tensor, doing: Pass, *, keep: int | Tensor) -> Tensor:
     """One forward pass; logits [batch, keep, vocabulary]. ids, positions: int64 [batch, queries]."""
     given: dict[str, Any] = {ARGUMENT: doing}
-    output = model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep, **given)
-    return output.logits
+    with _switched(model):
+        return model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep, **given).logits
 
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, doing: Pass) -> Tensor:
     """One forward pass without the head; the last hidden states after the final norm, [batch, queries, size]."""
     given: dict[str, Any] = {ARGUMENT: doing}
-    output = model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **given)
-    return output.last_hidden_state
+    with _switched(model):
+        return model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **given).last_hidden_state
 
 
 def probe(model: PreTrainedModel) -> ModelShape:
@@ -179,44 +189,35 @@ def _frequencies(model: PreTrainedModel) -> Iterator[Tensor]:
                 yield cast(Tensor, getattr(module, name)).float()
 
 
-def _attention(before: str) -> Any:
-    def attention(
-        module: torch.nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        *,
-        ctxkit_pass: Pass | None = None,
-        **given: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        if ctxkit_pass is None:
-            return _original(before, module)(module, query, key, value, attention_mask, **given)
-        scale = given.get("scaling")
-        call = AttentionCall(
-            cast(int, module.layer_idx),
-            query,
-            key,
-            value,
-            query.shape[-1] ** -0.5 if scale is None else scale,
-            given.get("softcap") or 0.0,
-            given.get("s_aux"),
-            given.get("sliding_window"),
-        )
-        return ctxkit_pass.attend(call), None
-
-    return attention
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    ctxkit_pass: Pass | None = None,
+    **given: Any,
+) -> tuple[Tensor, None]:
+    if ctxkit_pass is None:
+        raise ModelError("the model was called while ctxkit runs it in another thread; take turns, or load it twice")
+    scale, softcap = given.get("scaling"), given.get("softcap")
+    call = AttentionCall(
+        layer=cast(int, module.layer_idx),
+        query=query,
+        key=key,
+        value=value,
+        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        softcap=softcap or 0.0,
+        sinks=given.get("s_aux"),
+        sliding=given.get("sliding_window"),
+    )
+    return ctxkit_pass.attend(call), None
 
 
-def _original(before: str, module: torch.nn.Module) -> Any:
-    """What the model computed its attention with: "eager" is a function of its own file."""
-    if before == "eager":
-        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
-    return AttentionInterface()[before]
-
-
-def _register() -> None:
-    for before, name in _NAMES.items():
-        if name not in AttentionInterface():
-            AttentionInterface.register(name, _attention(before))
-            AttentionMaskInterface.register(name, eager_mask if before == "eager" else sdpa_mask)
+def _held(model: PreTrainedModel) -> _Held:
+    with _models_lock:
+        if model not in _models:
+            configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+            _models[model] = threading.RLock(), tuple(configs.values())
+        return _models[model]

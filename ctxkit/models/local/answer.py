@@ -62,12 +62,16 @@ class Answer:
     def _tokens(self, stopped: threading.Event) -> Iterator[int]:
         """Drawn tokens; the pass for the next one runs when it is asked for."""
         draw = make_draw(self.sampling)
-        cache = self.engine.new_cache()
-        logits = self.engine.prefill(self.ids, cache, stopped=stopped.is_set)
-        while logits is not None and not stopped.is_set():
-            token = draw(logits)
-            self.completion_tokens += 1
-            yield token
-            if self.completion_tokens == self.sampling.max_tokens:
-                return
-            logits = self.engine.forward([token], cache)[-1]
+        context = self.engine.new_context()
+        try:
+            self.engine.check(context, len(self.ids) + self.sampling.max_tokens)
+            logits = self.engine.prefill(self.ids, context, stopped=stopped.is_set)
+            while logits is not None and not stopped.is_set():
+                token = draw(logits)
+                self.completion_tokens += 1
+                yield token
+                if self.completion_tokens == self.sampling.max_tokens:
+                    return
+                logits = self.engine.step([context], [token])[0]
+        finally:
+            self.engine.close(context)

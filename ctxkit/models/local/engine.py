@@ -1,55 +1,188 @@
-"""Engine: forward passes of a transformers causal language model, one at a time, batch size one."""
+"""Engine: forward passes of a transformers causal language model over one paged store of keys and values."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ctxkit.errors import PolicyError
+from ctxkit.models.local import adapter
+from ctxkit.models.local.paging.context import KVContext
+from ctxkit.models.local.paging.evidence import Watch
+from ctxkit.models.local.paging.memory import allowed_bytes, check_memory
+from ctxkit.models.local.paging.pool import PagePool
+from ctxkit.models.local.paging.step import Step
+from ctxkit.models.local.policies.base import Moment, Policy
+from ctxkit_kernels.attention import AttentionKernels, attention_kernels
 
 
 class Engine:
-    """Feeds token ids to a model and gives float32 logits back.
+    """Feeds token ids to a model and gives float32 logits back. Contexts take turns, also from several threads.
 
-    prefill_tokens: positions per forward pass while the prompt is read; bounds the memory that attention needs.
+    policy: of contexts that name no other; full attention by default. prefill_tokens: tokens per forward pass while a
+    prompt is read. kv_dtype: how keys and values are stored; as the model computes them by default; torch.int8 takes a
+    quarter of float32. max_kv_bytes: the most that they may take; by default what the device has free, less a tenth.
+
+    Raises ModelError where the model's attention cannot be paged: it must go through transformers' attention interface.
     """
 
-    def __init__(self, model: PreTrainedModel, *, prefill_tokens: int = 512) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        policy: Policy | None = None,
+        prefill_tokens: int = 512,
+        kv_dtype: torch.dtype | None = None,
+        max_kv_bytes: int | None = None,
+    ) -> None:
         if prefill_tokens < 1:
             raise ValueError(f"`prefill_tokens` must be at least 1, got {prefill_tokens!r}")
         self.model = model.eval()
+        self.shape = adapter.probe(self.model)
+        self.policy = policy or Policy()
         self.prefill_tokens = prefill_tokens
-        self._lock = threading.Lock()
+        self.kv_dtype = kv_dtype
+        self.max_kv_bytes = max_kv_bytes
+        self._lock = threading.RLock()
 
-    def new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self.model.config)
+    @cached_property
+    def kernels(self) -> AttentionKernels:
+        return attention_kernels(self.shape.device.type)
 
-    def forward(self, ids: Sequence[int], cache: DynamicCache, *, keep: int = 1) -> torch.Tensor:
-        """Appends `ids` to `cache`; logits after each of the last `keep` of them, float32 [keep, vocabulary]."""
-        batch = torch.tensor([list(ids)], dtype=torch.long, device=self.model.device)  # [1, n]
-        with self._lock, torch.inference_mode():
-            output = self.model(input_ids=batch, past_key_values=cache, use_cache=True, logits_to_keep=keep)
-            return output.logits[0].float()
+    @cached_property
+    def pool(self) -> PagePool:
+        """The memory of all contexts."""
+        layer, dtype = self.shape.layers[0], self.kv_dtype or self.shape.dtype
+        limit = allowed_bytes(self.shape.device) if self.max_kv_bytes is None else self.max_kv_bytes
+        return PagePool(layer.dims, layer.value_dims, dtype=dtype, device=self.shape.device, max_bytes=limit)
 
-    def prefill(
-        self, ids: Sequence[int], cache: DynamicCache, *, stopped: Callable[[], bool] = lambda: False
-    ) -> torch.Tensor | None:
-        """Reads a prompt in chunks; logits after its last token, float32 [vocabulary]. None where `stopped` said so."""
-        logits = None
-        for start in range(0, len(ids), self.prefill_tokens):
-            if stopped():
-                return None
-            logits = self.forward(ids[start : start + self.prefill_tokens], cache)[-1]
+    def new_context(self, policy: Policy | None = None) -> KVContext:
+        """An empty context. Raises PolicyError where the policy moves tokens and the model's rotation is unknown."""
+        chosen = policy or self.policy
+        if chosen.places and not self.shape.turnable:
+            raise PolicyError(
+                f"{chosen!r} moves tokens, and the rotation of {type(self.model).__name__} cannot be turned; "
+                "use a policy that sees tokens where they stand"
+            )
+        with self._lock:
+            return KVContext(self.shape, chosen, self.pool)
+
+    def check(self, context: KVContext, tokens: int) -> None:
+        """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory."""
+        with self._lock:
+            check_memory(context, tokens, self.prefill_tokens)
+
+    def forward(
+        self,
+        ids: Sequence[int],
+        context: KVContext,
+        *,
+        keep: int = 1,
+        watch: Watch | None = None,
+        observe: bool = False,
+    ) -> Tensor:
+        """Appends `ids`; logits after each of the last `keep` of them, float32 [keep, vocabulary].
+
+        watch, observe: as `Step` says. Raises MemoryInsufficient, and the context is as it was.
+        """
+        wanted = len(ids) if "surprisal" in context.policy.needs else keep
+        found: list[Tensor] = []
+        for start, end in context.passes(len(ids)):
+            kept = max(0, end - max(start, len(ids) - wanted))
+            found.append(self._pass([context], [ids[start:end]], max(kept, 1), watch=watch, observe=observe))
+        logits = torch.cat(found)[-wanted:]
+        if "surprisal" in context.policy.needs:
+            context.note_surprisal(ids, logits)
+        return logits[-keep:]
+
+    def step(self, contexts: Sequence[KVContext], ids: Sequence[int]) -> Tensor:
+        """Appends one id to each context, all in one pass; logits after each, float32 [contexts, vocabulary]."""
+        logits = self._pass(contexts, [[token] for token in ids], 1)
+        for context, token, row in zip(contexts, ids, logits, strict=True):
+            if "surprisal" in context.policy.needs:
+                context.note_surprisal([token], row[None])
         return logits
 
-    def logits(self, ids: Sequence[int], last: int) -> Iterator[torch.Tensor]:
+    def prefill(
+        self,
+        ids: Sequence[int],
+        context: KVContext,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        watch: Watch | None = None,
+    ) -> Tensor | None:
+        """Reads a prompt in chunks; logits after its last token, float32 [vocabulary]. None where `stopped` said so.
+
+        The prompt's last `policy.window` tokens are read in a pass of their own, whose attention the policy may see.
+        """
+        logits = None
+        window = context.policy.window if "prompt" in context.policy.needs else 0
+        for start, end in _chunks(len(ids), self.prefill_tokens, min(window, len(ids))):
+            if stopped():
+                return None
+            last = window > 0 and end == len(ids)
+            logits = self.forward(ids[start:end], context, watch=watch, observe=last)[-1]
+        self.settle(context, "prompt")
+        return logits
+
+    def settle(self, context: KVContext, moment: Moment) -> None:
+        """Lets the policy drop what it does not keep."""
+        with self._lock:
+            context.settle(moment)
+
+    def logits(self, ids: Sequence[int], last: int, *, policy: Policy | None = None) -> Iterator[Tensor]:
         """Logits after each of the last `last` ids, in order, in chunks of float32 [n, vocabulary]."""
-        cache = self.new_cache()
+        context = self.new_context(policy)
         first = len(ids) - last
-        for start in range(0, len(ids), self.prefill_tokens):
-            chunk = ids[start : start + self.prefill_tokens]
-            wanted = min(len(chunk), start + len(chunk) - first)
-            logits = self.forward(chunk, cache, keep=max(wanted, 1))
-            if wanted > 0:
-                yield logits
+        try:
+            for start in range(0, len(ids), self.prefill_tokens):
+                chunk = ids[start : start + self.prefill_tokens]
+                wanted = min(len(chunk), start + len(chunk) - first)
+                logits = self.forward(chunk, context, keep=max(wanted, 1))
+                if wanted > 0:
+                    yield logits
+        finally:
+            self.close(context)
+
+    def close(self, context: KVContext) -> None:
+        """Gives the context's memory back."""
+        with self._lock:
+            context.close()
+
+    def _pass(
+        self,
+        contexts: Sequence[KVContext],
+        ids: Sequence[Sequence[int]],
+        keep: int,
+        *,
+        watch: Watch | None = None,
+        observe: bool = False,
+    ) -> Tensor:
+        """One forward pass; float32 [contexts * keep, vocabulary]."""
+        with self._lock, torch.inference_mode():
+            doing = Step(contexts, len(ids[0]), self.shape, self.kernels, watch=watch, observe=observe)
+            device = self.shape.device
+            batch = torch.tensor([list(own) for own in ids], dtype=torch.long, device=device)
+            try:
+                logits = adapter.run(self.model, batch, doing.positions.to(device), doing, keep=keep)
+            except BaseException:
+                doing.take_back()
+                raise
+            doing.commit(ids)
+            for context in contexts:
+                context.settle("step")
+            return logits.flatten(0, 1).float()
+
+
+def _chunks(tokens: int, size: int, window: int) -> Iterator[tuple[int, int]]:
+    """Chunks of `size`, and the last `window` tokens as one."""
+    body = tokens - window
+    for start in range(0, body, size):
+        yield start, min(body, start + size)
+    if window:
+        yield body, tokens

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ctxkit.models.local.adapter import ModelShape
 from ctxkit.models.local.paging.pool import PagePool
@@ -26,14 +28,15 @@ from ctxkit.models.local.policies.base import (
 FRAME_TOKENS = 4096
 """Keys are rotated by their position within a frame of this many tokens, so that no angle grows with the text."""
 
-_SLACK_TOKENS = 64  # tokens out of reach that wait, so that a few steps can be taken back and dropping is not per token
-
 
 class KVContext:
     """What one text has left in memory. `ids` are all its tokens; what is stored of them is the policy's choice.
 
     Not for several threads at once.
     """
+
+    slack_tokens = 64
+    """Tokens out of reach that wait, so that a few can be taken back and not every token drops one."""
 
     def __init__(self, shape: ModelShape, policy: Policy, pool: PagePool) -> None:
         self.shape = shape
@@ -43,6 +46,7 @@ class KVContext:
         self.spans: tuple[Span, ...] = ()
         self.surprisal = np.zeros(0, np.float32)
         self.states: dict[Any, dict[str, Any]] = {}
+        self._next: Tensor | None = None  # logits after the last token, for its successor's surprisal
         self.exact_from = 0  # cropping to fewer tokens than this would leave out what was seen then
         self.tracks = [Track(pool, label, members) for label, members in _partition(shape, policy)]
 
@@ -67,9 +71,12 @@ class KVContext:
         """Where the frame of a position begins."""
         return position // FRAME_TOKENS * FRAME_TOKENS if self.shape.turnable else 0
 
-    def room(self) -> int:
-        """Tokens that one pass may add: up to the frame's end."""
-        return FRAME_TOKENS - len(self) % FRAME_TOKENS if self.shape.turnable else 1 << 40
+    def passes(self, tokens: int) -> list[tuple[int, int]]:
+        """Where the next tokens are split, as (start, end), so that no pass goes over a frame's end."""
+        if not self.shape.turnable:
+            return [(0, tokens)]
+        cuts = [*range(FRAME_TOKENS - len(self) % FRAME_TOKENS, tokens, FRAME_TOKENS), tokens]
+        return list(zip([0, *cuts[:-1]], cuts, strict=True))
 
     def pages_needed(self, tokens: int) -> int:
         """New pages that `tokens` more would take before anything is dropped."""
@@ -94,6 +101,20 @@ class KVContext:
         missing = len(self.ids) - len(self.surprisal)
         self.surprisal = np.pad(self.surprisal, (0, max(missing, 0)))
 
+    def note_surprisal(self, ids: Sequence[int], logits: Tensor) -> None:
+        """What the last ids cost, given logits after each of them, float32 [ids, vocabulary].
+
+        The first of all tokens has nothing before it and costs as much as the dearest of this pass.
+        """
+        before = logits[:-1] if self._next is None else torch.cat([self._next[None], logits[:-1]])
+        own = torch.tensor(list(ids)[len(ids) - len(before) :], device=logits.device)
+        cost = -before.log_softmax(-1).gather(-1, own[:, None])[:, 0].cpu().numpy()
+        first = len(self) - len(cost)
+        self.surprisal[first:] = cost
+        if self._next is None:
+            self.surprisal[:first] = cost.max(initial=0)
+        self._next = logits[-1]
+
     # --- dropping ----------------------------------------------------------------------------------------------
 
     def settle(self, moment: Moment) -> None:
@@ -110,7 +131,7 @@ class KVContext:
             return
         cut = len(self) - reach.recent + 1  # the next query, at len(self), sees from here on
         stale = track.runs.since(reach.sinks)
-        if len(stale) and cut - int(stale.position[0]) >= _SLACK_TOKENS:
+        if len(stale) and cut - int(stale.position[0]) >= self.slack_tokens:
             track.keep(track.runs.outside(reach.sinks, cut))
             self.exact_from = max(self.exact_from, cut + reach.recent - 1)
 
@@ -142,7 +163,7 @@ class KVContext:
         for track in self.tracks:
             track.crop(tokens)
         del self.ids[tokens:]
-        self.surprisal = self.surprisal[:tokens]
+        self.surprisal, self._next = self.surprisal[:tokens], None
         self.states.clear()  # what was remembered of later queries
         return True
 
@@ -151,6 +172,7 @@ class KVContext:
         other = KVContext(self.shape, self.policy, self.pool)
         other.tracks = [track.fork() for track in self.tracks]
         other.ids, other.spans, other.surprisal = list(self.ids), self.spans, self.surprisal.copy()
+        other._next = self._next
         other.states, other.exact_from = copied_states(self.states), self.exact_from
         return other
 
@@ -159,7 +181,7 @@ class KVContext:
         for track in self.tracks:
             track.close()
         self.ids, self.spans, self.surprisal = [], (), np.zeros(0, np.float32)
-        self.states, self.exact_from = {}, 0
+        self.states, self.exact_from, self._next = {}, 0, None
 
 
 def _partition(shape: ModelShape, policy: Policy) -> list[tuple[int, list[tuple[int, int]]]]:

@@ -68,7 +68,9 @@ class Look:
 
     def standing(self, position: int) -> Tensor:
         """As `q`, as if every query stood at `position`; at 0: as before any rotation."""
-        return self._turned(self.frame_q.float(), position + self.part.origin - self.first_query - np.arange(self.queries))
+        return self._turned(
+            self.frame_q.float(), position + self.part.origin - self.first_query - np.arange(self.queries)
+        )
 
     def shared(self) -> dict[str, Any]:
         """A state of this context that all layers share."""

@@ -70,7 +70,7 @@ class Step:
         batch, heads, tokens, dims = call.query.shape
         kv_heads = call.key.shape[1]
         q = call.query.view(batch, kv_heads, heads // kv_heads, tokens, dims)
-        out = torch.empty(*q.shape[:-1], call.value.shape[-1], device=q.device)
+        out = torch.empty(*q.shape[:-1], call.value.shape[-1], device=q.device, dtype=_precise(call.query.dtype))
         sinks = None if call.sinks is None else call.sinks.view(kv_heads, -1).float()
         parts = [part for part in self.parts if call.layer in part.track.rows]
         for part in parts:
@@ -143,3 +143,7 @@ class Step:
     def _frequencies(self, layer: int) -> Tensor:
         found = self.shape.layers[layer].frequencies
         return torch.zeros(0, device=self.shape.device) if found is None else found
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32

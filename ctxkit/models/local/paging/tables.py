@@ -44,7 +44,8 @@ def layout_of(entries: Sequence[Entries], frequencies: Tensor) -> Layout:
     turn = [of[end - len(one.runs) : end] for one, end in zip(entries, ends, strict=True)]
     columns = ([one.runs.first for one in entries], [one.runs.count for one in entries], turn)
     rows = [len(one.pages) for one in entries]
-    return Layout(*(_as_int32(_stacked(column, rows), frequencies.device) for column in columns), turns)
+    first, count, number = (_as_int32(_stacked(column, rows), frequencies.device) for column in columns)
+    return Layout(first, count, number, turns)
 
 
 def table_of(entries: Sequence[Entries], layout: Layout) -> Table:

@@ -1,4 +1,4 @@
-"""Policy: how a context's keys and values are kept, seen, placed and weighed. Six hooks, each with a harmless default."""
+"""Policy: how a context's keys and values are kept, seen, placed and weighed. Six hooks that do nothing by default."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ class View:
         """Both, in the order of the text."""
         columns = [np.concatenate(pair) for pair in zip(self.runs.columns, more.runs.columns, strict=True)]
         order = np.argsort(columns[3], kind="stable")
-        own = (np.concatenate(pair)[order] for pair in ((self.reach, more.reach), (self.gap, more.gap)))
-        return View(Runs(*columns).at(order), *own, np.concatenate([self.hold, more.hold])[order])
+        own = ((self.reach, more.reach), (self.gap, more.gap), (self.hold, more.hold))
+        reach, gap, hold = (np.concatenate(pair)[order] for pair in own)
+        return View(Runs(*columns).at(order), reach, gap, hold)
 
     def held(self, which: Array, at: int) -> View:
         """The chosen runs (bool [runs]) seen from position `at` at the farthest."""
@@ -214,4 +215,3 @@ def state_of(states: dict[Any, dict[str, Any]], key: Any) -> dict[str, Any]:
 
 def copied_states(states: Mapping[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
     return {key: dict(state) for key, state in states.items()}
-
