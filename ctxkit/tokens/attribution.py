@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
 from ctxkit.protocols import TEMPLATE, PromptMessage
@@ -26,6 +26,22 @@ def locate_contents(text: str, messages: Sequence[PromptMessage]) -> list[Span |
         spans.append(None if at < 0 else (at, at + len(wanted)))
         cursor = cursor if at < 0 else at + len(wanted)
     return spans
+
+
+def header_starts(text: str, messages: Sequence[PromptMessage], controls: Sequence[int]) -> list[int]:
+    """Where each message begins in the rendered text: at the control token before its role's name.
+
+    controls: where control tokens begin, rising. Without one, or without the role's name, a message begins where the
+    one before it ends. The starts never decrease.
+    """
+    starts: list[int] = []
+    cursor = 0
+    for message, span in zip(messages, locate_contents(text, messages), strict=True):
+        at = text.find(message.role, cursor) if span is None else text.rfind(message.role, cursor, span[0])
+        before = bisect_right(controls, at) - 1 if at >= 0 else -1
+        starts.append(controls[before] if before >= 0 and controls[before] >= cursor else cursor)
+        cursor = max(cursor, at + len(message.role) if span is None else span[1])
+    return starts
 
 
 def _find_behind_role(text: str, wanted: str, role: str, cursor: int) -> int:

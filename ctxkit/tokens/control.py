@@ -55,6 +55,10 @@ class ControlTokens:
         pattern = self._spelled_anywhere
         return pattern is not None and any(pattern.search(text) for text in texts)
 
+    def starts_in(self, text: str) -> list[int]:
+        """Where each control token begins in a text."""
+        return [] if self._spelled_anywhere is None else [at.start() for at in self._spelled_anywhere.finditer(text)]
+
     def bracket(self, value: Any, brackets: Brackets, role: str) -> Any:
         """`value` (a message, a tool, or anything inside one) with the control tokens in its strings bracketed."""
         if isinstance(value, str):

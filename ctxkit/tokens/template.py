@@ -7,6 +7,7 @@ content spells `<|im_start|>` or any other control token, those characters are t
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctxkit.errors import ModelNotFound, PromptError
 from ctxkit.protocols import TEMPLATE, TOOLS, Located, PromptMessage, Rendering, Segment, Tool
-from ctxkit.tokens.attribution import charge, locate_contents, owner_breaks
+from ctxkit.tokens.attribution import charge, header_starts, locate_contents, owner_breaks
 from ctxkit.tokens.cache import TextCache
 from ctxkit.tokens.chunks import ChunkEncoder
 from ctxkit.tokens.control import Brackets, ControlTokens, strings_in
@@ -112,6 +113,14 @@ class TemplateCounter:
         trimmed = len(prompt) - len(prompt.lstrip()) if last - first < len(prompt) else 0
         places = (-1 if at < first else len(prompt) if at >= last else at - first + trimmed for at in starts)
         return Located(tuple(ids), tuple(places))
+
+    def message_starts(self, messages: Sequence[PromptMessage], *, tools: Sequence[Tool] = ()) -> list[int]:
+        """The number of the token with which each message begins, its header included, in the ids that `render` gives.
+
+        A message that the template rewrites begins where the one before it ends.
+        """
+        _, starts, text = self._encode(messages, tools)
+        return [bisect_left(starts, at) for at in header_starts(text, messages, self._control.starts_in(text))]
 
     def _encode(self, messages: Sequence[PromptMessage], tools: Sequence[Tool]) -> tuple[list[int], list[int], str]:
         """Ids, the first character of each in the text, and the rendered text."""

@@ -115,18 +115,26 @@ def _switched(model: PreTrainedModel) -> Iterator[None]:
                 config._attn_implementation = name
 
 
-def run(model: PreTrainedModel, ids: Tensor, positions: Tensor, doing: Pass, *, keep: int | Tensor) -> Tensor:
-    """One forward pass; logits [batch, keep, vocabulary]. ids, positions: int64 [batch, queries]."""
-    given: dict[str, Any] = {ARGUMENT: doing}
+def run(model: PreTrainedModel, fed: Tensor, positions: Tensor, doing: Pass, *, keep: int) -> Tensor:
+    """One forward pass; logits [batch, keep, vocabulary].
+
+    fed: ids int64 [batch, queries], or input embeddings [batch, queries, hidden size].
+    positions: int64 [batch, queries].
+    """
+    given: dict[str, Any] = {ARGUMENT: doing, **_inputs(model, fed)}
     with _switched(model):
-        return model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep, **given).logits
+        return model(position_ids=positions, use_cache=False, logits_to_keep=keep, **given).logits
 
 
-def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, doing: Pass) -> Tensor:
-    """One forward pass without the head; the last hidden states after the final norm, [batch, queries, size]."""
-    given: dict[str, Any] = {ARGUMENT: doing}
+def _inputs(model: PreTrainedModel, fed: Tensor) -> dict[str, Tensor]:
+    return {"inputs_embeds": fed.to(model.dtype)} if fed.is_floating_point() else {"input_ids": fed}
+
+
+def hidden_states(model: PreTrainedModel, fed: Tensor, positions: Tensor, doing: Pass) -> Tensor:
+    """As `run`, without the head: the last hidden states after the final norm, [batch, queries, hidden size]."""
+    given: dict[str, Any] = {ARGUMENT: doing, **_inputs(model, fed)}
     with _switched(model):
-        return model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **given).last_hidden_state
+        return model.base_model(position_ids=positions, use_cache=False, **given).last_hidden_state
 
 
 def probe(model: PreTrainedModel) -> ModelShape:

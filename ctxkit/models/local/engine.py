@@ -18,6 +18,7 @@ from ctxkit.models.local.paging.memory import allowed_bytes, check_memory
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.step import Step
 from ctxkit.models.local.policies.base import Moment, Policy
+from ctxkit.models.local.policies.full import Full
 from ctxkit_kernels.attention import AttentionKernels, attention_kernels
 
 
@@ -44,7 +45,7 @@ class Engine:
             raise ValueError(f"`prefill_tokens` must be at least 1, got {prefill_tokens!r}")
         self.model = model.eval()
         self.shape = adapter.probe(self.model)
-        self.policy = policy or Policy()
+        self.policy = policy or Full()
         self.prefill_tokens = prefill_tokens
         self.kv_dtype = kv_dtype
         self.max_kv_bytes = max_kv_bytes
@@ -72,6 +73,13 @@ class Engine:
         with self._lock:
             return KVContext(self.shape, chosen, self.pool)
 
+    def endless(self, policy: Policy) -> bool:
+        """Whether a text may be longer than the window that the model was trained on: no distance grows with it."""
+        if not policy.places or not self.shape.turnable:
+            return False
+        context = KVContext(self.shape, policy, self.pool)
+        return all(context.reach(track) is not None for track in context.tracks)
+
     def check(self, context: KVContext, tokens: int) -> None:
         """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory."""
         with self._lock:
@@ -85,16 +93,20 @@ class Engine:
         keep: int = 1,
         watch: Watch | None = None,
         observe: bool = False,
+        embeddings: Tensor | None = None,
     ) -> Tensor:
         """Appends `ids`; logits after each of the last `keep` of them, float32 [keep, vocabulary].
 
-        watch, observe: as `Step` says. Raises MemoryInsufficient, and the context is as it was.
+        watch, observe: as `Step` says. embeddings: [ids, hidden size], read in place of the ids' own.
+        Raises MemoryInsufficient, and the context is as it was.
         """
         wanted = len(ids) if "surprisal" in context.policy.needs else keep
         found: list[Tensor] = []
         for start, end in context.passes(len(ids)):
             kept = max(0, end - max(start, len(ids) - wanted))
-            found.append(self._pass([context], [ids[start:end]], max(kept, 1), watch=watch, observe=observe))
+            given = None if embeddings is None else embeddings[start:end]
+            step = self._pass([context], [ids[start:end]], max(kept, 1), watch, observe=observe, embeddings=given)
+            found.append(step)
         logits = torch.cat(found)[-wanted:]
         if "surprisal" in context.policy.needs:
             context.note_surprisal(ids, logits)
@@ -149,6 +161,16 @@ class Engine:
         finally:
             self.close(context)
 
+    def fork(self, context: KVContext) -> KVContext:
+        """The same text twice; memory is shared until the two differ."""
+        with self._lock:
+            return context.fork()
+
+    def crop(self, context: KVContext, tokens: int) -> bool:
+        """As `KVContext.crop`."""
+        with self._lock:
+            return context.crop(tokens)
+
     def close(self, context: KVContext) -> None:
         """Gives the context's memory back."""
         with self._lock:
@@ -159,17 +181,18 @@ class Engine:
         contexts: Sequence[KVContext],
         ids: Sequence[Sequence[int]],
         keep: int,
-        *,
         watch: Watch | None = None,
+        *,
         observe: bool = False,
+        embeddings: Tensor | None = None,
     ) -> Tensor:
         """One forward pass; float32 [contexts * keep, vocabulary]."""
         with self._lock, torch.inference_mode():
             doing = Step(contexts, len(ids[0]), self.shape, self.kernels, watch=watch, observe=observe)
             device = self.shape.device
-            batch = torch.tensor([list(own) for own in ids], dtype=torch.long, device=device)
+            fed = torch.tensor([list(own) for own in ids], dtype=torch.long) if embeddings is None else embeddings[None]
             try:
-                logits = adapter.run(self.model, batch, doing.positions.to(device), doing, keep=keep)
+                logits = adapter.run(self.model, fed.to(device), doing.positions.to(device), doing, keep=keep)
             except BaseException:
                 doing.take_back()
                 raise

@@ -14,6 +14,8 @@ from ctxkit.models.catalog import DEFAULT_MODEL
 from ctxkit.models.local.answer import Answer
 from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.loading import eos_ids_of, load_weights
+from ctxkit.models.local.policies.base import Policy, Span
+from ctxkit.models.local.session import LocalSession
 from ctxkit.models.local.window_attention import window_attention
 from ctxkit.models.prepare import resolve
 from ctxkit.models.requests import GREEDY, Promptable, as_request, check_window
@@ -31,11 +33,14 @@ class LocalModel:
     name: shown in replies and plans; the counter's name by default.
     window_tokens: prompt and answer together; the model's `max_position_embeddings` by default.
     eos_ids: tokens that end an answer; read from the model and the tokenizer by default.
+    policy: how its memory is kept and seen; full attention by default. One that bounds what a token sees
+        (`StreamingLLM`) also lifts the window: prompts and sessions may then be of any length.
+    prefill_tokens, kv_dtype, max_kv_bytes: as `Engine` says.
 
     Several streams may be open at once, also from several threads: forward passes take turns.
     """
 
-    capabilities = frozenset({"score", "logits", "attention_evidence"})
+    capabilities = frozenset({"score", "logits", "embeds", "fork", "crop", "sync_text", "attention_evidence"})
 
     def __init__(
         self,
@@ -45,9 +50,14 @@ class LocalModel:
         name: str | None = None,
         window_tokens: int | None = None,
         eos_ids: Collection[int] | None = None,
+        policy: Policy | None = None,
         prefill_tokens: int = 512,
+        kv_dtype: torch.dtype | None = None,
+        max_kv_bytes: int | None = None,
     ) -> None:
-        self.engine = Engine(model, prefill_tokens=prefill_tokens)
+        self.engine = Engine(
+            model, policy=policy, prefill_tokens=prefill_tokens, kv_dtype=kv_dtype, max_kv_bytes=max_kv_bytes
+        )
         self.counter = counter
         self.name = name or counter.name
         self.window_tokens = window_tokens or int(model.config.get_text_config().max_position_embeddings)
@@ -61,16 +71,21 @@ class LocalModel:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         cache_dir: str | Path | None = None,
+        policy: Policy | None = None,
+        kv_dtype: torch.dtype | None = None,
+        max_kv_bytes: int | None = None,
     ) -> LocalModel:
         """Loads a known model, a local folder or a model of the Hugging Face hub.
 
         device: "cuda", "cpu", ...; CUDA where there is one, else the CPU.
         dtype: "float32", "bfloat16" or a torch dtype; as stored by default, float32 where the CPU has no bfloat16.
+        policy, kv_dtype, max_kv_bytes: as the class says.
         Raises ModelNotPrepared, ModelNotFound.
         """
         folder = resolve(name_or_path, cache_dir)
         counter = TemplateCounter.from_folder(folder, name=str(name_or_path))
-        return cls(load_weights(folder, device=device, dtype=dtype), counter)
+        weights = load_weights(folder, device=device, dtype=dtype)
+        return cls(weights, counter, policy=policy, kv_dtype=kv_dtype, max_kv_bytes=max_kv_bytes)
 
     def __repr__(self) -> str:
         weights = self.model
@@ -122,6 +137,27 @@ class LocalModel:
             raise PromptError(f"{self.name} reads text only; leave out the blocks of type {', '.join(sorted(kinds))}")
         ids = self.render(request.messages, tools=request.tools).ids if request.ids is None else request.ids
         return self._checked(ids or ())
+
+    def prompt_spans(
+        self, prompt: Promptable, pinned_roles: Collection[str]
+    ) -> tuple[tuple[int, ...], tuple[Span, ...]]:
+        """The ids of a prompt and where its messages stand among them. Raises PromptError."""
+        ids = self.prompt_ids(prompt)
+        request = as_request(prompt, {self.name, self.counter.name})
+        starts = self.counter.message_starts(request.messages, tools=request.tools)
+        spans, round_id = [], ""
+        for number, (message, start, end) in enumerate(
+            zip(request.messages, starts, [*starts[1:], len(ids)], strict=True)
+        ):
+            if message.role != "tool":  # results belong to the message that called
+                round_id = f"message {number}"
+            spans.append(Span(start, end, message.role in pinned_roles, round_id))
+        head = [Span(0, starts[0], True, "template")] if starts and starts[0] else []
+        return ids, (*head, *spans)
+
+    def session(self, policy: Policy | None = None) -> LocalSession:
+        """An empty text in this model's memory, under the model's policy or another."""
+        return LocalSession(self, policy)
 
     # --- capabilities ------------------------------------------------------------------------------------------
 
@@ -183,10 +219,14 @@ class LocalModel:
 
     def _answer(self, prompt: Promptable, sampling: Sampling) -> Answer:
         ids = self.prompt_ids(prompt)
-        check_window(len(ids), sampling.max_tokens, self.window_tokens)
+        self.check_length(len(ids), self.engine.policy, sampling.max_tokens)
         return Answer(self.engine, self.counter.tokenizer, ids, sampling, eos_ids=self.eos_ids, model=self.name)
 
     def _checked(self, ids: Sequence[int]) -> tuple[int, ...]:
+        return self.checked(ids, 0, self.engine.policy)
+
+    def checked(self, ids: Sequence[int], before: int, policy: Policy) -> tuple[int, ...]:
+        """`ids`, where they may follow `before` tokens under the policy. Raises PromptError."""
         if not ids:
             raise PromptError("the prompt has no tokens; give at least one")
         size = int(self.model.config.get_text_config().vocab_size)
@@ -194,5 +234,10 @@ class LocalModel:
             raise PromptError(
                 f"ids must be in [0, {size}), got {min(ids)} to {max(ids)}; were they made for this model?"
             )
-        check_window(len(ids), 0, self.window_tokens)
+        self.check_length(before + len(ids), policy)
         return tuple(ids)
+
+    def check_length(self, tokens: int, policy: Policy, max_tokens: int = 0) -> None:
+        """Raises PromptError where a text is longer than the window, and the policy does not bound what it sees."""
+        if not self.engine.endless(policy):
+            check_window(tokens, max_tokens, self.window_tokens)

@@ -9,7 +9,7 @@ import torch
 from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.evidence import Watched
-from ctxkit.models.local.policies.base import Policy
+from ctxkit.models.local.policies.full import Full
 
 _BLOCK_QUERIES = 64
 
@@ -45,7 +45,7 @@ def window_attention(
     eos_ids: Collection[int],
 ) -> torch.Tensor:
     """What `LocalModel.window_attention` gives, float32 [window + looked ahead, ids]."""
-    context = engine.new_context(Policy())
+    context = engine.new_context(Full())
     try:
         engine.prefill(ids[:-window], context)
         rows, logits = _watched(engine, ids[-window:], context, first_layer)

@@ -1,0 +1,185 @@
+"""LocalSession: one text in a local model's memory, to be read on, gone back in and branched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctxkit.errors import PromptError
+from ctxkit.models.local.paging.context import KVContext
+from ctxkit.models.local.policies.base import Policy, Span
+from ctxkit.models.requests import Promptable
+
+if TYPE_CHECKING:
+    from ctxkit.models.local.model import LocalModel
+
+EMBEDDED = -1
+"""The id of a token that was read as an input embedding."""
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did: tokens that were there already, and tokens that were read."""
+
+    reused: int
+    read: int
+
+
+class LocalSession:
+    """A text that the model has read, token by token, under one policy.
+
+    `step` reads on, `crop` goes back, `fork` branches, and `sync_text` makes the text another one at the cost of what
+    differs. Nothing is read twice that is still in memory. Not for several threads at once; several sessions are.
+
+    with model.session() as session: closes it, which gives its memory back.
+    """
+
+    def __init__(self, model: LocalModel, policy: Policy | None = None, *, context: KVContext | None = None) -> None:
+        self.model = model
+        self.engine = model.engine
+        self.context = context if context is not None else self.engine.new_context(policy)
+        self._logits: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"LocalSession({self.model.name!r}, {self.policy!r}, {len(self):,} tokens, {self.kv_bytes:,} bytes)"
+
+    def __len__(self) -> int:
+        """Tokens of the text, whether or not they are still in memory."""
+        return len(self.context)
+
+    def __enter__(self) -> LocalSession:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def policy(self) -> Policy:
+        return self.context.policy
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(self.context.ids)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values in memory; pages shared with a fork count in both."""
+        return self.context.used_bytes
+
+    @property
+    def logits(self) -> np.ndarray:
+        """Logits after the last token, float32 [vocabulary]. Raises PromptError before the first token."""
+        if not len(self):
+            raise PromptError("nothing was read yet; give `step` at least one id")
+        if self._logits is None:  # after a crop: the last token is read again
+            self._reread(self.ids)
+        assert self._logits is not None
+        return self._logits.cpu().numpy()
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def step(self, ids: Sequence[int]) -> np.ndarray:
+        """Reads ids; the logits after the last, float32 [vocabulary]. Raises PromptError, MemoryInsufficient."""
+        ids = self.model.checked(ids, len(self), self.policy)
+        self.engine.check(self.context, len(ids))
+        self._logits = self.engine.prefill(ids, self.context)
+        return self.logits
+
+    def step_embeddings(self, vectors: np.ndarray | Tensor) -> np.ndarray:
+        """Reads input embeddings [n, hidden size] in place of tokens, which have the id -1; logits as `step`."""
+        vectors = torch.as_tensor(vectors)
+        self.model.check_length(len(self) + len(vectors), self.policy)
+        self.engine.check(self.context, len(vectors))
+        self._logits = self.engine.forward([EMBEDDED] * len(vectors), self.context, embeddings=vectors)[-1]
+        return self.logits
+
+    def end_turn(self) -> None:
+        """Tells the policy that a turn is over: some keep less then."""
+        self.engine.settle(self.context, "turn")
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probability (natural) of each of `ids` after the text, float32 [n]; the text stays as it is."""
+        if not ids:
+            return np.zeros(0, np.float32)
+        first = torch.from_numpy(self.logits)[None]
+        with self.fork() as branch:
+            rest = (
+                branch.engine.forward(ids[:-1], branch.context, keep=len(ids) - 1).cpu() if len(ids) > 1 else first[:0]
+            )
+        logits = torch.cat([first, rest]).log_softmax(-1)
+        return logits.gather(-1, torch.tensor(list(ids))[:, None])[:, 0].numpy()
+
+    # --- making it another text --------------------------------------------------------------------------------
+
+    def sync_ids(self, ids: Sequence[int], *, spans: Sequence[Span] = ()) -> Synced:
+        """Makes the text `ids`: keeps the longest common beginning that is still whole in memory, and reads the rest.
+
+        spans: the messages in it, for a policy that keeps or drops whole messages.
+        """
+        ids = self.model.checked(ids, 0, self.policy)
+        kept = self._go_back(_common(self.context.ids, ids), ids)
+        self.context.spans = tuple(spans)
+        if kept < len(ids):
+            self.engine.check(self.context, len(ids) - kept)
+            self._logits = self.engine.prefill(ids[kept:], self.context)
+        return Synced(kept, len(ids) - kept)
+
+    def sync_text(self, text: str) -> Synced:
+        """`sync_ids` of the text's tokens, as plain text: no template, no special tokens."""
+        return self.sync_ids(self.model.counter.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def sync_prompt(self, prompt: Promptable, *, pinned_roles: Sequence[str] = ("system",)) -> Synced:
+        """`sync_ids` of a prompt as `generate` would feed it; its messages are the spans.
+
+        pinned_roles: whose messages a ledger policy may never drop.
+        """
+        ids, spans = self.model.prompt_spans(prompt, pinned_roles)
+        return self.sync_ids(ids, spans=spans)
+
+    def crop(self, tokens: int) -> None:
+        """Back to the first `tokens` tokens. What a policy has dropped since then is read again."""
+        if not 0 <= tokens <= len(self):
+            raise ValueError(f"`tokens` must be from 0 to the text's {len(self):,}, got {tokens!r}")
+        ids = self.ids[:tokens]
+        if tokens < len(self):
+            kept = self._go_back(tokens, ids)
+            self._logits = self.engine.prefill(ids[kept:], self.context) if ids else None
+
+    def fork(self) -> LocalSession:
+        """The same text twice, for different ways on; memory is shared until they differ."""
+        other = LocalSession(self.model, context=self.engine.fork(self.context))
+        other._logits = self._logits
+        return other
+
+    def close(self) -> None:
+        """Gives the memory back; the text is empty then."""
+        self.engine.close(self.context)
+        self._logits = None
+
+    def _go_back(self, common: int, ids: Sequence[int]) -> int:
+        """Crops to at most `common` tokens of `ids`; how many are left. One is left to read, for its logits."""
+        if common == len(self) == len(ids) and self._logits is not None:
+            return common
+        kept = min(common, max(len(ids) - 1, 0))
+        if EMBEDDED in ids[kept:] or (kept < self.context.exact_from and EMBEDDED in ids):
+            raise PromptError("input embeddings would have to be read again, and are not kept; fork before going back")
+        self._logits = None
+        if not self.engine.crop(self.context, kept):
+            self.engine.close(self.context)
+            return 0
+        return kept
+
+    def _reread(self, ids: tuple[int, ...]) -> None:
+        kept = self._go_back(len(ids) - 1, ids)
+        self._logits = self.engine.prefill(ids[kept:], self.context)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
