@@ -16,6 +16,7 @@ from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.evidence import Watch
 from ctxkit.models.local.paging.memory import allowed_bytes, check_memory
 from ctxkit.models.local.paging.pool import PagePool
+from ctxkit.models.local.paging.saved import SavedPages, attach
 from ctxkit.models.local.paging.step import Step
 from ctxkit.models.local.policies.base import Moment, Policy
 from ctxkit.models.local.policies.full import Full
@@ -165,6 +166,11 @@ class Engine:
         """The same text twice; memory is shared until the two differ."""
         with self._lock:
             return context.fork()
+
+    def attach(self, context: KVContext, saved: SavedPages, model: str) -> None:
+        """As `saved.attach`."""
+        with self._lock:
+            attach(context, saved, model)
 
     def crop(self, context: KVContext, tokens: int) -> bool:
         """As `KVContext.crop`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ctxkit.errors import PromptError
 from ctxkit.models.local.paging.context import KVContext
+from ctxkit.models.local.paging.saved import SavedPages, capture
 from ctxkit.models.local.policies.base import Policy, Span
 from ctxkit.models.requests import Promptable
 
@@ -114,6 +116,30 @@ class LocalSession:
             )
         logits = torch.cat([first, rest]).log_softmax(-1)
         return logits.gather(-1, torch.tensor(list(ids))[:, None])[:, 0].numpy()
+
+    # --- pages that outlive it ---------------------------------------------------------------------------------
+
+    def save_pages(self, path: str | Path, start: int = 0, end: int | None = None) -> None:
+        """Writes the keys and values of tokens start .. end - 1 to a file, for `load_pages` here or in another process.
+
+        Raises PolicyError where the policy has dropped one of them.
+        """
+        end = len(self) if end is None else end
+        if not 0 <= start < end <= len(self):
+            raise ValueError(f"`start` and `end` must be within the text's {len(self):,}, got {start!r} and {end!r}")
+        capture(self.context, start, end, self.model.name).save(path)
+
+    def load_pages(self, path: str | Path) -> int:
+        """Appends what `save_pages` wrote, without reading a token; how many there are.
+
+        The stretch stands wherever it is put: its keys know no place. But its tokens saw what stood before them when
+        they were saved, not what stands before them now. Raises StoreError, PolicyError and as `step`.
+        """
+        saved = SavedPages.load(path)
+        self.model.check_length(len(self) + len(saved), self.policy)
+        self.engine.attach(self.context, saved, self.model.name)
+        self._logits = None
+        return len(saved)
 
     # --- making it another text --------------------------------------------------------------------------------
 

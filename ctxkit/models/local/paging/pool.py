@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -109,6 +111,7 @@ class PagePool:
     def _within_limit(self, capacity: int) -> int:
         return capacity if self.max_bytes is None else min(capacity, self.max_bytes // self.page_bytes)
 
+    @torch.inference_mode()
     def _grow(self, capacity: int) -> None:
         if self._within_limit(capacity) < capacity:
             raise MemoryInsufficient(
@@ -125,6 +128,7 @@ class PagePool:
 
     # --- what they hold ----------------------------------------------------------------------------------------
 
+    @torch.inference_mode()
     def write(self, pages: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
         """Token i of row r goes to offset offsets[i] of page pages[r, i].
 
@@ -138,11 +142,25 @@ class PagePool:
         self.pages.keys[at], self.pages.key_scales[at] = quantised(keys)
         self.pages.values[at], self.pages.value_scales[at] = quantised(values)
 
-    def move(self, source: Tensor, offsets: Tensor, target: Tensor, target_offsets: Tensor) -> None:
-        """Copies tokens as they are stored; pages int64 [rows, tokens], offsets int64 [tokens]."""
-        for part in self.pages:
-            part[target, target_offsets.expand_as(target)] = part[source, offsets.expand_as(source)]
+    @torch.inference_mode()
+    def read(self, pages: Ids, offsets: np.ndarray) -> list[Tensor]:
+        """Tokens as they are stored, [rows, tokens, ...] per part of `Pages`; pages int32 [rows, tokens]."""
+        at = self._places(pages, offsets)
+        return [part[at] for part in self.pages]
 
+    @torch.inference_mode()
+    def put(self, pages: Ids, offsets: np.ndarray, parts: Sequence[Tensor]) -> None:
+        """The reverse of `read`."""
+        at = self._places(pages, offsets)
+        for part, given in zip(self.pages, parts, strict=True):
+            part[at] = given.to(part.device)
+
+    def _places(self, pages: Ids, offsets: np.ndarray) -> tuple[Tensor, Tensor]:
+        device = self.pages.keys.device
+        named = torch.from_numpy(pages.astype(np.int64)).to(device)
+        return named, torch.from_numpy(np.ascontiguousarray(offsets)).to(device).expand_as(named)
+
+    @torch.inference_mode()
     def copy(self, source: Ids, target: Ids) -> None:
         """Copies whole pages."""
         to, of = torch.from_numpy(target.astype(np.int64)), torch.from_numpy(source.astype(np.int64))

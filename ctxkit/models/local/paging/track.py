@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.runs import Array, Runs
@@ -116,16 +115,11 @@ class Track:
         slots, offsets = self.runs.token_places()
         fresh = self.pool.take(-(-count // page) * len(self.members)).reshape(len(self.members), -1)
         to = np.arange(count)
-        self.pool.move(*self._where(self.pages, slots, offsets), *self._where(fresh, to // page, to % page))
+        self.pool.put(fresh[:, to // page], to % page, self.pool.read(self.pages[:, slots], offsets))
         self._release(self.pages[self.pages >= 0])
         self.runs = _moved_together(self.runs, page)
         self.pages = fresh
         self.tail = (count - 1) % page + 1 if count else page
-
-    def _where(self, pages: Array, slots: Array, offsets: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.pool.pages.keys.device
-        named = torch.from_numpy(pages[:, slots].astype(np.int64)).to(device)
-        return named, torch.from_numpy(offsets).to(device)
 
     def _release_unused(self) -> None:
         used = np.zeros(self.pages.shape[1], bool)
