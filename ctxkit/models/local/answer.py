@@ -62,10 +62,11 @@ class Answer:
     def _tokens(self, stopped: threading.Event) -> Iterator[int]:
         """Drawn tokens; the pass for the next one runs when it is asked for."""
         draw = make_draw(self.sampling)
-        context = self.engine.new_context()
+        context = self.engine.begin(self.ids)
         try:
-            self.engine.check(context, len(self.ids) + self.sampling.max_tokens)
-            logits = self.engine.prefill(self.ids, context, stopped=stopped.is_set)
+            unread = self.ids[len(context) :]
+            self.engine.check(context, len(unread) + self.sampling.max_tokens)
+            logits = self.engine.prefill(unread, context, stopped=stopped.is_set)
             while logits is not None and not stopped.is_set():
                 token = draw(logits)
                 self.completion_tokens += 1
@@ -74,4 +75,4 @@ class Answer:
                     return
                 logits = self.engine.step([context], [token])[0]
         finally:
-            self.engine.close(context)
+            self.engine.finish(context)

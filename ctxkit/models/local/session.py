@@ -16,6 +16,7 @@ from ctxkit.errors import PromptError
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.saved import SavedPages, capture
 from ctxkit.models.local.policies.base import Policy, Span
+from ctxkit.models.local.prefixes import common_tokens
 from ctxkit.models.requests import Promptable
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class LocalSession:
         spans: the messages in it, for a policy that keeps or drops whole messages.
         """
         ids = self.model.checked(ids, 0, self.policy)
-        kept = self._go_back(_common(self.context.ids, ids), ids)
+        kept = self._go_back(common_tokens(self.context.ids, ids), ids)
         self.context.spans = tuple(spans)
         if kept < len(ids):
             self.engine.check(self.context, len(ids) - kept)
@@ -204,8 +205,3 @@ class LocalSession:
     def _reread(self, ids: tuple[int, ...]) -> None:
         kept = self._go_back(len(ids) - 1, ids)
         self._logits = self.engine.prefill(ids[kept:], self.context)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

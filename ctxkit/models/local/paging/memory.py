@@ -36,17 +36,27 @@ def needed_pages(context: KVContext, tokens: int, pass_tokens: int) -> int:
     return total
 
 
-def check_memory(context: KVContext, tokens: int, pass_tokens: int) -> None:
-    """Raises MemoryInsufficient where reading `tokens` more would take more than the pool may."""
+def missing_bytes(context: KVContext, tokens: int, pass_tokens: int) -> int:
+    """By how much reading `tokens` more would go over what the pool may take; 0 where it would not."""
     pool = context.pool
     if pool.max_bytes is None:
+        return 0
+    return max(0, _needed_bytes(context, tokens, pass_tokens) - pool.max_bytes)
+
+
+def check_memory(context: KVContext, tokens: int, pass_tokens: int) -> None:
+    """Raises MemoryInsufficient where reading `tokens` more would take more than the pool may."""
+    if not missing_bytes(context, tokens, pass_tokens):
         return
-    needed = (pool.used + needed_pages(context, tokens, pass_tokens)) * pool.page_bytes
-    if needed > pool.max_bytes:
-        raise MemoryInsufficient(
-            f"{len(context) + tokens:,} tokens need {needed:,} bytes of keys and values, and {pool.max_bytes:,} are "
-            "allowed. Shorten the prompt, close a session, allow more (`max_kv_bytes`), or use a policy that keeps "
-            "less, such as StreamingLLM",
-            needed_bytes=needed,
-            allowed_bytes=pool.max_bytes,
-        )
+    needed, allowed = _needed_bytes(context, tokens, pass_tokens), context.pool.max_bytes or 0
+    raise MemoryInsufficient(
+        f"{len(context) + tokens:,} tokens need {needed:,} bytes of keys and values, and {allowed:,} are allowed. "
+        "Shorten the prompt, close a session, allow more (`max_kv_bytes`), or use a policy that keeps less, such as "
+        "StreamingLLM",
+        needed_bytes=needed,
+        allowed_bytes=allowed,
+    )
+
+
+def _needed_bytes(context: KVContext, tokens: int, pass_tokens: int) -> int:
+    return (context.pool.used + needed_pages(context, tokens, pass_tokens)) * context.pool.page_bytes
