@@ -219,7 +219,7 @@ class TritonKernels:
         out = torch.empty(documents.shape, dtype=torch.float32, device=documents.device)
         documents = _by_rows(documents)
         inputs = (_whole(table), _whole(counts), documents, tokens.offsets, tokens.codes)
-        with _on(out):
+        with launching_on(out):
             _launch(coarse_kernel, out)(
                 *inputs, out, documents.stride(0), centroids, lanes, BLOCK_T=BLOCK_TOKENS, BLOCK_L=_block(lanes)
             )
@@ -242,7 +242,7 @@ class TritonKernels:
         inputs = (_whole(table), _whole(queries.lanes), _whole(queries.counts), documents, tokens.offsets)
         arrays = (tokens.codes, tokens.residuals, tokens.norms, tokens.levels)
         numbers = (documents.stride(0), table.shape[1], lanes, dims, *units, width, tokens.bits, evidence)
-        with _on(out):
+        with launching_on(out):
             _launch(rerank_kernel, out)(*inputs, *arrays, out, winners, *numbers, **_blocks(lanes, width))
         return out, winners if evidence else None
 
@@ -255,7 +255,7 @@ class TritonKernels:
         out, winners = _results(documents, lanes, evidence)
         inputs = (_whole(queries.lanes), _whole(queries.counts), documents, rows.offsets)
         numbers = (documents.stride(0), lanes, dims, width, evidence)
-        with _on(out):
+        with launching_on(out):
             _launch(scan_kernel, out)(*inputs, rows.rows, rows.scales, out, winners, *numbers, **_blocks(lanes, width))
         return out, winners if evidence else None
 
@@ -268,7 +268,7 @@ def _launch(kernel: Any, out: Tensor) -> Callable[..., object]:
     return cast(Callable[..., object], kernel[(documents, queries)]) if out.numel() else lambda *_, **__: None
 
 
-def _on(values: Tensor) -> AbstractContextManager[object]:
+def launching_on(values: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current device, whichever its arguments are on."""
     return torch.cuda.device(values.device) if values.is_cuda else nullcontext()
 
