@@ -18,6 +18,7 @@ from ctxkit.models.local.paging.memory import allowed_bytes, check_memory, missi
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.saved import SavedPages, attach
 from ctxkit.models.local.paging.step import Step
+from ctxkit.models.local.paging.tiered import TieredPool
 from ctxkit.models.local.policies.base import Moment, Policy
 from ctxkit.models.local.policies.full import Full
 from ctxkit.models.local.prefixes import PrefixStore
@@ -32,6 +33,8 @@ class Engine:
     policy: of contexts that name no other; full attention by default. prefill_tokens: tokens per forward pass while a
     prompt is read. kv_dtype: how keys and values are stored; as the model computes them by default; torch.int8 takes a
     quarter of float32. max_kv_bytes: the most that they may take; by default what the device has free, less a tenth.
+    host_kv_bytes: where given, pages beyond max_kv_bytes are in the host's memory, up to so many bytes, and come back to
+    the device when they are seen: for policies that keep all and show some.
     prefix_bytes: how much of it may go on holding finished answers, for prompts that begin the same; by default an
     eighth, at most 1 GiB; 0 keeps none.
 
@@ -46,6 +49,7 @@ class Engine:
         prefill_tokens: int = 512,
         kv_dtype: torch.dtype | None = None,
         max_kv_bytes: int | None = None,
+        host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
     ) -> None:
         if prefill_tokens < 1:
@@ -56,6 +60,7 @@ class Engine:
         self.prefill_tokens = prefill_tokens
         self.kv_dtype = kv_dtype
         self.max_kv_bytes = max_kv_bytes
+        self.host_kv_bytes = host_kv_bytes
         self._prefix_bytes = prefix_bytes
         self._lock = threading.RLock()
 
@@ -68,7 +73,14 @@ class Engine:
         """The memory of all contexts."""
         layer, dtype = self.shape.layers[0], self.kv_dtype or self.shape.dtype
         limit = allowed_bytes(self.shape.device) if self.max_kv_bytes is None else self.max_kv_bytes
-        return PagePool(layer.dims, layer.value_dims, dtype=dtype, device=self.shape.device, max_bytes=limit)
+        where = self.shape.device
+        if self.host_kv_bytes is None:
+            return PagePool(layer.dims, layer.value_dims, dtype=dtype, device=where, max_bytes=limit)
+        if limit is None:
+            raise ValueError("`host_kv_bytes` needs `max_kv_bytes`: this system does not say what the device has free")
+        return TieredPool(
+            layer.dims, layer.value_dims, dtype=dtype, device=where, device_bytes=limit, host_bytes=self.host_kv_bytes
+        )
 
     @cached_property
     def prefixes(self) -> PrefixStore:

@@ -35,7 +35,7 @@ class LocalModel:
     eos_ids: tokens that end an answer; read from the model and the tokenizer by default.
     policy: how its memory is kept and seen; full attention by default. One that bounds what a token sees
         (`StreamingLLM`) also lifts the window: prompts and sessions may then be of any length.
-    prefill_tokens, kv_dtype, max_kv_bytes, prefix_bytes: as `Engine` says.
+    prefill_tokens, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes: as `Engine` says.
 
     Several streams may be open at once, also from several threads: forward passes take turns.
     """
@@ -54,6 +54,7 @@ class LocalModel:
         prefill_tokens: int = 512,
         kv_dtype: torch.dtype | None = None,
         max_kv_bytes: int | None = None,
+        host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
     ) -> None:
         self.engine = Engine(
@@ -62,6 +63,7 @@ class LocalModel:
             prefill_tokens=prefill_tokens,
             kv_dtype=kv_dtype,
             max_kv_bytes=max_kv_bytes,
+            host_kv_bytes=host_kv_bytes,
             prefix_bytes=prefix_bytes,
         )
         self.counter = counter
@@ -80,20 +82,27 @@ class LocalModel:
         policy: Policy | None = None,
         kv_dtype: torch.dtype | None = None,
         max_kv_bytes: int | None = None,
+        host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
     ) -> LocalModel:
         """Loads a known model, a local folder or a model of the Hugging Face hub.
 
         device: "cuda", "cpu", ...; CUDA where there is one, else the CPU.
         dtype: "float32", "bfloat16" or a torch dtype; as stored by default, float32 where the CPU has no bfloat16.
-        policy, kv_dtype, max_kv_bytes, prefix_bytes: as the class says.
+        policy, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes: as the class says.
         Raises ModelNotPrepared, ModelNotFound.
         """
         folder = resolve(name_or_path, cache_dir)
         counter = TemplateCounter.from_folder(folder, name=str(name_or_path))
         weights = load_weights(folder, device=device, dtype=dtype)
         return cls(
-            weights, counter, policy=policy, kv_dtype=kv_dtype, max_kv_bytes=max_kv_bytes, prefix_bytes=prefix_bytes
+            weights,
+            counter,
+            policy=policy,
+            kv_dtype=kv_dtype,
+            max_kv_bytes=max_kv_bytes,
+            host_kv_bytes=host_kv_bytes,
+            prefix_bytes=prefix_bytes,
         )
 
     def __repr__(self) -> str:

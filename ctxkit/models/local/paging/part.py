@@ -99,11 +99,12 @@ class Part:
         if len(views) == 1:
             view = views[0]
             pages = self._placed_pages if view is self.placed else self.track.pages[:, view.runs.slot]
-            return [Entries(pages[rows], view.runs, self.shifts(view), self.bias(view, layer))]
+            seen = self.track.pool.seen(pages[rows])
+            return [Entries(seen, view.runs, self.shifts(view), self.bias(view, layer))]
         found = []
         for row, view in enumerate(views):
             bias = self.bias(view, layer)
-            pages = self.track.pages[rows][row : row + 1, view.runs.slot]
+            pages = self.track.pool.seen(self.track.pages[rows][row : row + 1, view.runs.slot])
             found.append(Entries(pages, view.runs, self.shifts(view), None if bias is None else bias[row : row + 1]))
         return found
 

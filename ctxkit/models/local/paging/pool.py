@@ -26,8 +26,12 @@ class PagePool:
     dims, value_dims: of a key and of a value. dtype: torch.float32, bfloat16, float16, or int8 (with one float32 scale
     per key and per value: the largest magnitude is 127). max_bytes: the most it may take; None for no limit.
 
+    tiered: whether pages may be elsewhere than on the device, and `seen` has to be asked where they are.
+
     Pages may be shared: `share` counts one more user, `release` one less, and nobody writes to a page with two users.
     """
+
+    tiered = False
 
     def __init__(
         self,
@@ -113,6 +117,13 @@ class PagePool:
 
     @torch.inference_mode()
     def _grow(self, capacity: int) -> None:
+        self._check_limit(capacity)
+        more = capacity - self.capacity
+        grown = [torch.cat([part, part.new_empty(more, *part.shape[1:])]) for part in self.pages]
+        self.pages = Pages(*grown)
+        self._add_free(capacity)
+
+    def _check_limit(self, capacity: int) -> None:
         if self._within_limit(capacity) < capacity:
             raise MemoryInsufficient(
                 f"keys and values need {capacity * self.page_bytes:,} bytes, and {self.max_bytes:,} are allowed. "
@@ -120,11 +131,20 @@ class PagePool:
                 needed_bytes=capacity * self.page_bytes,
                 allowed_bytes=self.max_bytes or 0,
             )
+
+    def _add_free(self, capacity: int) -> None:
         more = capacity - self.capacity
-        grown = [torch.cat([part, part.new_empty(more, *part.shape[1:])]) for part in self.pages]
-        self.pages = Pages(*grown)
         self._free.extend(range(capacity - 1, self.capacity - 1, -1))
         self._users = np.concatenate([self._users, np.zeros(more, np.int32)])
+
+    # --- where they are ----------------------------------------------------------------------------------------
+
+    def next_use(self) -> None:
+        """Called before each layer's attention."""
+
+    def seen(self, pages: Ids) -> Ids:
+        """Where in `self.pages` the kernels find these pages. Here: where they are."""
+        return pages
 
     # --- what they hold ----------------------------------------------------------------------------------------
 

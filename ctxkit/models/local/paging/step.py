@@ -73,6 +73,7 @@ class Step:
         out = torch.empty(*q.shape[:-1], call.value.shape[-1], device=q.device, dtype=_precise(call.query.dtype))
         sinks = None if call.sinks is None else call.sinks.view(kv_heads, -1).float()
         parts = [part for part in self.parts if call.layer in part.track.rows]
+        parts[0].track.pool.next_use()
         for part in parts:
             part.write(call)
         if tokens == 1:
