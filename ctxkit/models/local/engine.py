@@ -33,8 +33,8 @@ class Engine:
     policy: of contexts that name no other; full attention by default. prefill_tokens: tokens per forward pass while a
     prompt is read. kv_dtype: how keys and values are stored; as the model computes them by default; torch.int8 takes a
     quarter of float32. max_kv_bytes: the most that they may take; by default what the device has free, less a tenth.
-    host_kv_bytes: where given, pages beyond max_kv_bytes are in the host's memory, up to so many bytes, and come back to
-    the device when they are seen: for policies that keep all and show some.
+    host_kv_bytes: where given, pages beyond max_kv_bytes are in the host's memory, up to so many bytes, and come back
+    to the device when they are seen: for policies that keep all and show some.
     prefix_bytes: how much of it may go on holding finished answers, for prompts that begin the same; by default an
     eighth, at most 1 GiB; 0 keeps none.
 
