@@ -114,8 +114,8 @@ class TieredPool(PagePool):
         if len(idle) < surplus:
             needed = self.device.used - len(idle) + count
             raise MemoryInsufficient(
-                f"one layer sees {needed:,} pages at once and the device may hold {most:,}; allow more (`max_kv_bytes`) "
-                "or use a policy that shows less",
+                f"one layer sees {needed:,} pages at once and the device may hold {most:,}; allow more "
+                "(`max_kv_bytes`), or use a policy that shows less",
                 needed_bytes=needed * self.page_bytes,
                 allowed_bytes=most * self.page_bytes,
             )
