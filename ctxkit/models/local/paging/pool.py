@@ -138,11 +138,13 @@ class PagePool:
         self.pages.keys[at], self.pages.key_scales[at] = quantised(keys)
         self.pages.values[at], self.pages.value_scales[at] = quantised(values)
 
+    @torch.inference_mode()
     def move(self, source: Tensor, offsets: Tensor, target: Tensor, target_offsets: Tensor) -> None:
         """Copies tokens as they are stored; pages int64 [rows, tokens], offsets int64 [tokens]."""
         for part in self.pages:
             part[target, target_offsets.expand_as(target)] = part[source, offsets.expand_as(source)]
 
+    @torch.inference_mode()
     def copy(self, source: Ids, target: Ids) -> None:
         """Copies whole pages."""
         to, of = torch.from_numpy(target.astype(np.int64)), torch.from_numpy(source.astype(np.int64))

@@ -1,0 +1,22 @@
+"""Policies of long-context attention: one published method, one file."""
+
+from ctxkit.models.local.policies.base import Policy, Span
+from ctxkit.models.local.policies.h2o import H2O
+from ctxkit.models.local.policies.keyformer import Keyformer
+from ctxkit.models.local.policies.ledger import MessageLedger
+from ctxkit.models.local.policies.sirllm import SirLLM
+from ctxkit.models.local.policies.snapkv import SnapKV
+from ctxkit.models.local.policies.speckv import SpecKV
+from ctxkit.models.local.policies.streaming_llm import StreamingLLM
+
+__all__ = [
+    "H2O",
+    "Keyformer",
+    "MessageLedger",
+    "Policy",
+    "SirLLM",
+    "SnapKV",
+    "Span",
+    "SpecKV",
+    "StreamingLLM",
+]
