@@ -149,18 +149,11 @@ class Engine:
             given = None if embeddings is None else embeddings[start:end]
             step = self._pass([context], [ids[start:end]], max(kept, 1), watch, observe=observe, embeddings=given)
             found.append(step)
-        logits = torch.cat(found)[-wanted:]
-        if "surprisal" in context.policy.needs:
-            context.note_surprisal(ids, logits)
-        return logits[-keep:]
+        return torch.cat(found)[-keep:]
 
     def step(self, contexts: Sequence[KVContext], ids: Sequence[int]) -> Tensor:
         """Appends one id to each context, all in one pass; logits after each, float32 [contexts, vocabulary]."""
-        logits = self._pass(contexts, [[token] for token in ids], 1)
-        for context, token, row in zip(contexts, ids, logits, strict=True):
-            if "surprisal" in context.policy.needs:
-                context.note_surprisal([token], row[None])
-        return logits
+        return self._pass(contexts, [[token] for token in ids], 1)
 
     def prefill(
         self,
@@ -233,20 +226,24 @@ class Engine:
         observe: bool = False,
         embeddings: Tensor | None = None,
     ) -> Tensor:
-        """One forward pass; float32 [contexts * keep, vocabulary]."""
+        """One forward pass; float32 [contexts * keep, vocabulary]. For "surprisal", `keep` is the whole pass."""
         with self._lock, torch.inference_mode():
             doing = Step(contexts, len(ids[0]), self.shape, self.kernels, watch=watch, observe=observe)
             device = self.shape.device
             fed = torch.tensor([list(own) for own in ids], dtype=torch.long) if embeddings is None else embeddings[None]
             try:
-                logits = adapter.run(self.model, fed.to(device), doing.positions.to(device), doing, keep=keep)
+                positions = doing.positions.to(device)
+                logits = adapter.run(self.model, fed.to(device), positions, doing, keep=keep).float()
             except BaseException:
                 doing.take_back()
                 raise
             doing.commit(ids)
+            for context, own, rows in zip(contexts, ids, logits, strict=True):
+                if "surprisal" in context.policy.needs:
+                    context.note_surprisal(own, rows)
             for context in contexts:
                 context.settle("step")
-            return logits.flatten(0, 1).float()
+            return logits.flatten(0, 1)
 
 
 def _chunks(tokens: int, size: int, window: int) -> Iterator[tuple[int, int]]:

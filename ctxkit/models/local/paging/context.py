@@ -44,6 +44,7 @@ class KVContext:
         self.pool = pool
         self.ids: list[int] = []
         self.spans: tuple[Span, ...] = ()
+        self.turns: list[int] = []  # lengths of the text at which turns ended
         self.surprisal = np.zeros(0, np.float32)
         self.states: dict[Any, dict[str, Any]] = {}
         self._next: Tensor | None = None  # logits after the last token, for its successor's surprisal
@@ -100,11 +101,13 @@ class KVContext:
         self.ids.extend(ids)
         missing = len(self.ids) - len(self.surprisal)
         self.surprisal = np.pad(self.surprisal, (0, max(missing, 0)))
+        if "attention" in self.policy.needs:
+            self.exact_from = len(self)  # what these queries added to the scores is not taken off again
 
     def note_surprisal(self, ids: Sequence[int], logits: Tensor) -> None:
         """What the last ids cost, given logits after each of them, float32 [ids, vocabulary].
 
-        The first of all tokens has nothing before it and costs as much as the dearest of this pass.
+        The first of all tokens, and the first after a crop, count as much as the dearest before them and of this pass.
         """
         before = logits[:-1] if self._next is None else torch.cat([self._next[None], logits[:-1]])
         own = torch.tensor(list(ids)[len(ids) - len(before) :], device=logits.device)
@@ -112,7 +115,7 @@ class KVContext:
         first = len(self) - len(cost)
         self.surprisal[first:] = cost
         if self._next is None:
-            self.surprisal[:first] = cost.max(initial=0)
+            self.surprisal[first - 1] = cost.max(initial=self.surprisal[: first - 1].max(initial=0))
         self._next = logits[-1]
 
     # --- dropping ----------------------------------------------------------------------------------------------
@@ -124,6 +127,8 @@ class KVContext:
                 self._drop_out_of_reach(track)
             if track.label != SLIDING and overrides(self.policy, "retain"):
                 self._retain(track, moment)
+        if moment == "turn":
+            self.turns.append(len(self))
 
     def _drop_out_of_reach(self, track: Track) -> None:
         reach = self.reach(track)
@@ -144,6 +149,7 @@ class KVContext:
             scores=None if track.scores is None else track.scores.max(0),
             surprisal=self.surprisal,
             spans=self.spans,
+            turns=np.array(self.turns, np.int64),
             state=state_of(state_of(self.states, (self.policy, track.label)), "retain"),
         )
         kept.surprisal = self.surprisal[kept.positions]
@@ -163,6 +169,7 @@ class KVContext:
         for track in self.tracks:
             track.crop(tokens)
         del self.ids[tokens:]
+        self.turns = [length for length in self.turns if length <= tokens]
         self.surprisal, self._next = self.surprisal[:tokens], None
         self.states.clear()  # what was remembered of later queries
         return True
@@ -172,7 +179,7 @@ class KVContext:
         other = KVContext(self.shape, self.policy, self.pool)
         other.tracks = [track.fork() for track in self.tracks]
         other.ids, other.spans, other.surprisal = list(self.ids), self.spans, self.surprisal.copy()
-        other._next = self._next
+        other.turns, other._next = list(self.turns), self._next
         other.states, other.exact_from = copied_states(self.states), self.exact_from
         return other
 
@@ -180,7 +187,7 @@ class KVContext:
         """Gives all memory back; the context is empty then."""
         for track in self.tracks:
             track.close()
-        self.ids, self.spans, self.surprisal = [], (), np.zeros(0, np.float32)
+        self.ids, self.spans, self.turns, self.surprisal = [], (), [], np.zeros(0, np.float32)
         self.states, self.exact_from, self._next = {}, 0, None
 
 

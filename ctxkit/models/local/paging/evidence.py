@@ -79,6 +79,7 @@ def observe(watched: Watched) -> None:
             probabilities=(logits - watched.lse[:, :, start:end, None]).exp(),
             logits=logits,
             queries=part.start + np.arange(start, end),
+            pass_tokens=part.tokens,
             positions=watched.positions,
             before=torch.from_numpy(track.scores[rows][:, at]).to(logits.device),
             state=state,

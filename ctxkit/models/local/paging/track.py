@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from ctxkit.errors import MemoryInsufficient
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.runs import Array, Runs
 
@@ -107,7 +109,8 @@ class Track:
         self.keep(self.runs.pick(tokens), tokens)
         slots = len(np.unique(self.runs.slot))
         if slots and self.runs.tokens < _LEAST_FILL * slots * self.pool.page_tokens:
-            self.compact()
+            with suppress(MemoryInsufficient):  # no room to move them to: they stay where they are
+                self.compact()
 
     def compact(self) -> None:
         """Moves all tokens together, in their order, and gives back the pages that this frees."""

@@ -1,7 +1,24 @@
 """Policies: one paper, one file. What a `LocalModel` keeps in memory, sees, and from where."""
 
-from ctxkit.models.local.policies.base import Policy
+from ctxkit.models.local.policies.base import Policy, Span
 from ctxkit.models.local.policies.full import Full
+from ctxkit.models.local.policies.h2o import H2O
+from ctxkit.models.local.policies.keyformer import Keyformer
+from ctxkit.models.local.policies.ledger import MessageLedger
+from ctxkit.models.local.policies.sirllm import SirLLM
+from ctxkit.models.local.policies.snapkv import SnapKV
+from ctxkit.models.local.policies.speckv import SpecKV
 from ctxkit.models.local.policies.streaming_llm import StreamingLLM
 
-__all__ = ["Full", "Policy", "StreamingLLM"]
+__all__ = [
+    "H2O",
+    "Full",
+    "Keyformer",
+    "MessageLedger",
+    "Policy",
+    "SirLLM",
+    "SnapKV",
+    "Span",
+    "SpecKV",
+    "StreamingLLM",
+]

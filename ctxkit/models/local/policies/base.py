@@ -69,7 +69,7 @@ class View:
         """Seen as if the tokens before `first_query` followed each other without holes, up to it."""
         behind = np.cumsum(self.runs.count[::-1])[::-1]  # tokens from this run's first on
         before = self.runs.position < first_query
-        after = int(self.runs.count[~before].sum())
+        after = int(self.runs.since(first_query).count.sum())  # a run may go on behind the first query
         return replace(self, gap=np.where(before, first_query - self.runs.position - behind + after, 0))
 
 
@@ -80,7 +80,7 @@ class Kept:
     label: which heads these are. positions: int64 [tokens]. length: tokens of the text so far. moment: why now.
     scores: float32 [tokens], what `observe` made of them, the largest of the track's heads; None before the first.
     surprisal: float32 [tokens], -log p of each; zeros unless the policy needs "surprisal".
-    spans: the text's messages, where the session knows them.
+    spans: the text's messages, where the session knows them. turns: int64, lengths of the text at which turns ended.
     """
 
     label: int
@@ -90,17 +90,23 @@ class Kept:
     scores: Array | None
     surprisal: Array
     spans: tuple[Span, ...]
+    turns: Array
     state: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Span:
-    """A message in the text: tokens start .. end - 1. pinned: never leaves."""
+    """A message in the text: tokens start .. end - 1.
+
+    pinned: never leaves. id: messages of one id leave together, a tool call and its result; "" is none. priority: the
+    lower leave first.
+    """
 
     start: int
     end: int
     pinned: bool = False
     id: str = ""
+    priority: int = 0
 
 
 @dataclass
@@ -108,7 +114,7 @@ class Observed:
     """The attention of some queries in one layer of one track.
 
     probabilities: float32 [rows, heads in a group, queries, tokens]. logits: the same before the softmax.
-    queries: int64 [queries], positions. positions: int64 [tokens]. length: of the prompt, or of the text so far.
+    queries: int64 [queries], positions; of a pass over `pass_tokens` in all. positions: int64 [tokens].
     before: float32 [rows, tokens], the scores until now.
     """
 
@@ -117,6 +123,7 @@ class Observed:
     probabilities: Tensor
     logits: Tensor
     queries: Array
+    pass_tokens: int
     positions: Array
     before: Tensor
     state: dict[str, Any]
@@ -213,5 +220,6 @@ def state_of(states: dict[Any, dict[str, Any]], key: Any) -> dict[str, Any]:
     return states.setdefault(key, {})
 
 
-def copied_states(states: Mapping[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    return {key: dict(state) for key, state in states.items()}
+def copied_states(states: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A copy that shares no dictionary, also none that a composed policy keeps for its parts."""
+    return {key: copied_states(state) if isinstance(state, dict) else state for key, state in states.items()}

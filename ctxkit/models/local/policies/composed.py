@@ -119,5 +119,9 @@ class Composed(Policy):
         return np.prod(found, axis=0) if found else None
 
     def _own(self, part: Policy, label: int) -> int:
-        """What `part` calls these heads: its own plan's label, or 0."""
-        return label % _KINDS if overrides(part, "plan") else 0
+        """What `part` calls these heads: by its own plan, by its scope, or 0."""
+        if overrides(part, "plan"):
+            return label % _KINDS
+        if part.scope == "model":
+            return 0
+        return label // _KINDS if any(overrides(other, "plan") for other in self.parts) else label
