@@ -111,7 +111,8 @@ class KVContext:
         """
         before = logits[:-1] if self._next is None else torch.cat([self._next[None], logits[:-1]])
         own = torch.tensor(list(ids)[len(ids) - len(before) :], device=logits.device)
-        cost = -before.log_softmax(-1).gather(-1, own[:, None])[:, 0].cpu().numpy()
+        cost = -before.log_softmax(-1).gather(-1, own.clamp_min(0)[:, None])[:, 0]
+        cost = cost.masked_fill(own < 0, 0).cpu().numpy()  # an input embedding is nobody's successor
         first = len(self) - len(cost)
         self.surprisal[first:] = cost
         if self._next is None:
