@@ -1,4 +1,4 @@
-"""Build hook: a wheel carries the compiled search kernels where there is a compiler, else they compile on demand."""
+"""Build hook: a wheel carries the compiled kernels where there is a compiler, else they compile on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KERNELS = Path("kernels/ctxkit_kernels")
 
 
 class KernelBuildHook(BuildHookInterface[Any]):
-    """Compiles `multivector.cpp` into the wheel and tags the wheel with the platform."""
+    """Compiles the C++ sources into the wheel and tags the wheel with the platform."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel" or version == "editable":

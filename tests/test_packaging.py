@@ -38,7 +38,7 @@ def test_the_wheel_and_the_wheel_of_the_sdist_hold_every_file(repository: Path, 
     wheel = build(repository, "wheel", tmp_path / "wheel")
     assert packaged(wheel) == expected
     assert wheel.name.endswith("-any.whl") == (len(expected) == in_checkout)
-    assert not list(repository.glob("kernels/ctxkit_kernels/multivector-*")), "the checkout stays as it was"
+    assert not list(repository.glob("kernels/ctxkit_kernels/kernels-*")), "the checkout stays as it was"
     sdist = build(repository, "sdist", tmp_path / "sdist")
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")

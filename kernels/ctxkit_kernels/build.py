@@ -7,14 +7,14 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from ctxkit_kernels.compiler import SOURCE, SUFFIX, cached_name, compile_to, find_compiler, packaged_name
+from ctxkit_kernels.compiler import FOLDER, SUFFIX, cached_name, compile_to, find_compiler, packaged_name
 
 _KEPT_SECONDS = 30 * 24 * 3600  # a library of another source or compiler that nobody used for so long is deleted
 
 
 def shared_library() -> Path:
     """The shared library for this machine. Raises RuntimeError, with the reason in one line, where it cannot be had."""
-    packaged = SOURCE.with_name(packaged_name())
+    packaged = FOLDER / packaged_name()
     return packaged if packaged.is_file() else compiled()
 
 
@@ -31,7 +31,7 @@ def compiled(folder: Path | None = None) -> Path:
 
 def _prune(folder: Path, current: Path) -> None:
     """Delete what earlier versions compiled. One that a process has loaded stays usable to it, or cannot be deleted."""
-    for path in folder.glob(f"multivector-*{SUFFIX}"):
+    for path in folder.glob(f"kernels-*{SUFFIX}"):
         try:
             if path != current and time.time() - path.stat().st_atime > _KEPT_SECONDS:
                 path.unlink()

@@ -1,4 +1,4 @@
-"""Compiles the C++ source. Standard library only: the build of the package runs this file by itself."""
+"""Compiles the C++ sources, into one library. Standard library only: the build of the package runs it by itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("multivector.cpp")
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
+FOLDER = Path(__file__).parent  # of the sources, and of a library that came with the package
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-w")
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _COMPILERS = ("c++", "g++", "clang++")
@@ -29,14 +29,14 @@ def find_compiler() -> str:
 
 def packaged_name() -> str:
     """What the package build calls the library: another source, or another architecture, is another name."""
-    return f"multivector-{_hexdigest(platform.machine())}{SUFFIX}"
+    return f"kernels-{_hexdigest(platform.machine())}{SUFFIX}"
 
 
 def cached_name(compiler: str) -> str:
     """What the library is called in a cache: besides, another compiler, by its size and date, is another name."""
     stat = os.stat(compiler)
     made_by = f"{os.path.realpath(compiler)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{platform.machine()}"
-    return f"multivector-{_hexdigest(made_by)}{SUFFIX}"
+    return f"kernels-{_hexdigest(made_by)}{SUFFIX}"
 
 
 def compile_to(compiler: str, library: Path) -> None:
@@ -45,7 +45,7 @@ def compile_to(compiler: str, library: Path) -> None:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as place:
             made = Path(place) / library.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+            command = [compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cpp"))), "-o", str(made)]
             run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
             if run.returncode:
                 raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
@@ -55,4 +55,5 @@ def compile_to(compiler: str, library: Path) -> None:
 
 
 def _hexdigest(made_by: str) -> str:
-    return hashlib.blake2b(SOURCE.read_bytes() + f"{made_by}\0{FLAGS}".encode(), digest_size=16).hexdigest()
+    sources = b"\0".join(path.read_bytes() for path in sorted([*FOLDER.glob("*.cpp"), *FOLDER.glob("*.h")]))
+    return hashlib.blake2b(sources + f"{made_by}\0{FLAGS}".encode(), digest_size=16).hexdigest()

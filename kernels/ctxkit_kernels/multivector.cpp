@@ -19,23 +19,8 @@
 #include <new>
 #include <vector>
 
-#if defined(__x86_64__) || defined(_M_X64)
-#define CTXKIT_X86 1
-#include <cpuid.h>
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#define CTXKIT_ARM 1
-#include <arm_neon.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
-#endif
-
-#if defined(_WIN32)
-#define CTXKIT_API extern "C" __declspec(dllexport)
-#else
-#define CTXKIT_API extern "C" __attribute__((visibility("default")))
-#endif
+#include "numbers.h"
+#include "paths.h"
 
 namespace {
 
@@ -134,107 +119,10 @@ struct Documents {
   int64_t id(int64_t i) const { return ids ? ids[i] : i; }
 };
 
-float half_to_float(uint16_t half) {
-  const uint32_t sign = uint32_t(half & 0x8000) << 16, magnitude = half & 0x7fff;
-  uint32_t bits;
-  float value;
-  if (magnitude >= 0x7c00) {
-    bits = 0x7f800000 | (magnitude & 0x3ff) << 13;
-  } else if (magnitude >= 0x400) {
-    bits = (magnitude << 13) + (112u << 23);
-  } else {
-    value = float(magnitude) * 5.9604644775390625e-8f;  // 2^-24
-    std::memcpy(&bits, &value, 4);
-  }
-  bits |= sign;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-inline void prefetch(const void* place, size_t bytes) {
-#if defined(__GNUC__) || defined(__clang__)
-  for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(place) + at);
-#endif
-}
-
 }  // namespace
 
-#define CTXKIT_PASS 0
-#define CTXKIT_PATH scalar
-#include __FILE__
-#undef CTXKIT_PASS
-#undef CTXKIT_PATH
-
-#if CTXKIT_X86
-#if defined(__clang__)
-#define CTXKIT_BEGIN_AVX2 _Pragma("clang attribute push(__attribute__((target(\"avx2,f16c\"))), apply_to = function)")
-#define CTXKIT_BEGIN_AVX512 _Pragma("clang attribute push(__attribute__((target(\"avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni\"))), apply_to = function)")
-#define CTXKIT_END _Pragma("clang attribute pop")
-#else
-#define CTXKIT_BEGIN_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,f16c\")")
-#define CTXKIT_BEGIN_AVX512 \
-  _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni,prefer-vector-width=512\")")
-#define CTXKIT_END _Pragma("GCC pop_options")
-#endif
-CTXKIT_BEGIN_AVX2
-#define CTXKIT_PASS 1
-#define CTXKIT_PATH avx2
-#include __FILE__
-#undef CTXKIT_PASS
-#undef CTXKIT_PATH
-CTXKIT_END
-CTXKIT_BEGIN_AVX512
-#define CTXKIT_PASS 2
-#define CTXKIT_PATH avx512
-#include __FILE__
-#undef CTXKIT_PASS
-#undef CTXKIT_PATH
-CTXKIT_END
-#endif
-
-#if CTXKIT_ARM
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("+dotprod")
-#endif
-#define CTXKIT_PASS 3
-#define CTXKIT_PATH neon
-#include __FILE__
-#undef CTXKIT_PASS
-#undef CTXKIT_PATH
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
-
-// Calls one function of the path with number `path`; the numbers are those of ctxkit_path_available.
-#if CTXKIT_X86
-#define CTXKIT_CALL(path, call) \
-  ((path) == 2 ? avx512::call : (path) == 1 ? avx2::call : scalar::call)
-#elif CTXKIT_ARM
-#define CTXKIT_CALL(path, call) ((path) == 3 ? neon::call : scalar::call)
-#else
-#define CTXKIT_CALL(path, call) (scalar::call)
-#endif
-
-namespace {
-
-// Runs `body`; the caller of the C ABI sees 0, or 1 where memory ran out.
-template <class Body>
-int guarded(Body body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-}
-
-}  // namespace
+#define CTXKIT_FILE "multivector.cpp"
+#include "each_path.h"
 
 namespace {
 
@@ -321,42 +209,6 @@ void shortlist(const int32_t* ids, const int32_t* values, int64_t count, int64_t
 }
 
 }  // namespace
-
-#if CTXKIT_X86
-namespace {
-
-// Whether processor and system have AVX2 with F16C, or the AVX-512 that the code uses. Asked of the processor itself:
-// what the compilers' own libraries answer is not the same everywhere.
-bool x86_has(bool avx512) {
-  unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
-  const bool f16c = c >> 29 & 1, saves = c >> 27 & 1;
-  if (!saves || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  unsigned kept, high;
-  __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
-  if (!avx512) return (kept & 0x06) == 0x06 && f16c && (b >> 5 & 1);
-  const bool f = b >> 16 & 1, bw = b >> 30 & 1, vl = b >> 31 & 1, vnni = c >> 11 & 1;
-  return (kept & 0xe6) == 0xe6 && f && bw && vl && vnni;
-}
-
-}  // namespace
-#endif
-
-// 0 scalar, 1 AVX2, 2 AVX-512 with VNNI, 3 NEON with dot product.
-CTXKIT_API int ctxkit_path_available(int path) {
-  if (path == 0) return 1;
-#if CTXKIT_X86
-  if (path == 1) return x86_has(false);
-  if (path == 2) return x86_has(false) && x86_has(true);
-#elif CTXKIT_ARM
-#if defined(__APPLE__)
-  if (path == 3) return 1;
-#elif defined(__linux__)
-  if (path == 3) return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;  // HWCAP_ASIMDDP
-#endif
-#endif
-  return 0;
-}
 
 CTXKIT_API int ctxkit_score_rows(int path, const int8_t* rows, int64_t count, int dims, int padded, const int8_t* query,
                                  int query_count, int shift, int16_t* scores, int16_t* peaks) {

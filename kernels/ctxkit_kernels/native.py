@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from ctxkit_kernels.interface import (
 )
 
 PATHS = {"scalar": 0, "avx2": 1, "avx512": 2, "neon": 3}
-_SIGNATURES = {
+_SIGNATURES: dict[str, list[Any]] = {
     "path_available": [c_int],
     "score_rows": [c_int, c_void_p, c_int64, c_int, c_int, c_void_p, c_int, c_int, c_void_p, c_void_p],
     "select": [c_int, c_void_p, c_void_p, c_int64, c_int, c_int, c_void_p, *[c_int64] * 3, *[c_void_p] * 3],
@@ -50,14 +52,19 @@ _SIGNATURES = {
 }
 
 
+def bind(library: Path, signatures: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
+    """The library, with the arguments of these functions. Raises OSError where the system cannot load it."""
+    loaded = ctypes.CDLL(str(library))
+    for name, arguments in signatures.items():
+        getattr(loaded, f"ctxkit_{name}").argtypes = arguments
+    return loaded
+
+
 @cache
 def load(library: Path) -> ctypes.CDLL:
-    """The library with its signatures. Raises OSError where the system cannot load it."""
-    loaded = ctypes.CDLL(str(library))
-    for name, arguments in _SIGNATURES.items():
-        function = getattr(loaded, f"ctxkit_{name}")
-        function.argtypes = arguments
-        function.restype = c_int64 if name == "accumulate" else c_int
+    """The library with the signatures of the search kernels. Raises as `bind`."""
+    loaded = bind(library, _SIGNATURES)
+    loaded.ctxkit_accumulate.restype = c_int64
     return loaded
 
 

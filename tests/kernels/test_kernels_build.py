@@ -1,9 +1,10 @@
-"""The C++ source is compiled into a cache, once; where that fails, another path runs and the log says why."""
+"""The C++ sources are compiled into a cache, once; where that fails, another path runs and the log says why."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,9 +13,7 @@ import pytest
 from ctxkit_kernels import best_kernels, build, compiler
 from ctxkit_kernels import native as native_kernels
 
-needs_compiler = pytest.mark.skipif(
-    not any(map(compiler.shutil.which, compiler._COMPILERS)), reason="no C++ compiler on PATH"
-)
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, compiler._COMPILERS)), reason="no C++ compiler on PATH")
 
 
 @pytest.fixture
@@ -39,19 +38,22 @@ def test_a_library_is_compiled_once_and_leaves_nothing_else(tmp_path: Path) -> N
 def test_another_source_is_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = compiler.find_compiler()
     first = compiler.cached_name(found), compiler.packaged_name()
-    changed = tmp_path / "multivector.cpp"
-    changed.write_bytes(compiler.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(compiler, "SOURCE", changed)
-    assert compiler.cached_name(found) != first[0]
-    assert compiler.packaged_name() != first[1]
+    for name in sorted(path.name for path in compiler.FOLDER.iterdir() if path.suffix in (".cpp", ".h")):
+        folder = tmp_path / name
+        shutil.copytree(compiler.FOLDER, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        with monkeypatch.context() as patch:
+            patch.setattr(compiler, "FOLDER", folder)
+            assert (compiler.cached_name(found), compiler.packaged_name()) == first
+            with (folder / name).open("a") as file:
+                file.write("\n")
+            assert compiler.cached_name(found) != first[0]
+            assert compiler.packaged_name() != first[1]
 
 
 @needs_compiler
 def test_a_library_that_came_with_the_package_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "multivector.cpp"
-    source.write_bytes(compiler.SOURCE.read_bytes())
     packaged = tmp_path / compiler.packaged_name()
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
     assert build.shared_library() == build.compiled()
     packaged.touch()
     assert build.shared_library() == packaged
@@ -59,7 +61,7 @@ def test_a_library_that_came_with_the_package_is_taken(tmp_path: Path, monkeypat
 
 @needs_compiler
 def test_libraries_that_nobody_used_for_long_are_deleted(tmp_path: Path) -> None:
-    old, recent, other = (tmp_path / f"{name}{compiler.SUFFIX}" for name in ("multivector-1", "multivector-2", "mine"))
+    old, recent, other = (tmp_path / f"{name}{compiler.SUFFIX}" for name in ("kernels-1", "kernels-2", "mine"))
     for path in (old, recent, other):
         path.touch()
     for path in (old, other):

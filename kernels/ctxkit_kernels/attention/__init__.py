@@ -1,6 +1,6 @@
 """Attention over pages: one query, or a chunk of queries, over whichever runs of tokens a table lists."""
 
-from ctxkit_kernels.attention.choose import attention_kernels
+from ctxkit_kernels.attention.choose import all_attention_kernels, attention_kernels
 from ctxkit_kernels.attention.interface import (
     AttentionKernels,
     Gathered,
@@ -21,6 +21,7 @@ __all__ = [
     "Table",
     "TorchAttention",
     "Turns",
+    "all_attention_kernels",
     "attention_kernels",
     "chunk_logits",
     "merge_state",

@@ -125,9 +125,8 @@ def _weighted(logits: Tensor, values: Tensor) -> Merged:
     """logits [rows, groups, (queries,) tokens] over values [rows, tokens, value dims]."""
     lse = logits.logsumexp(-1)
     weights = (logits - lse.clamp_min(torch.finfo(logits.dtype).min)[..., None]).exp()
-    rows, groups = weights.shape[:2]
-    out = weights.reshape(rows, -1, weights.shape[-1]) @ values
-    return out.reshape(*weights.shape[:-1], values.shape[-1]).reshape(rows, groups, *weights.shape[2:-1], -1), lse
+    out = weights.flatten(1, -2) @ values
+    return out.reshape(*weights.shape[:-1], values.shape[-1]), lse
 
 
 def _slice(seen: Gathered, at: int) -> Gathered:
