@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctxkit.models.local.adapter import ModelShape
+from ctxkit.models.local.paging.compensation import absorbed
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.track import Place, Track
 from ctxkit.models.local.policies.base import (
@@ -132,6 +133,8 @@ class KVContext:
         cut = len(self) - reach.recent + 1  # the next query, at len(self), sees from here on
         stale = track.runs.since(reach.sinks)
         if len(stale) and cut - int(stale.position[0]) >= self.slack_tokens:
+            if self.policy.compensates and track.label != SLIDING:
+                track.remainder = absorbed(self.shape, track, stale.before(cut))
             track.keep(track.runs.outside(reach.sinks, cut))
             self.exact_from = max(self.exact_from, cut + reach.recent - 1)
 

@@ -138,6 +138,17 @@ class PagePool:
         self.pages.keys[at], self.pages.key_scales[at] = quantised(keys)
         self.pages.values[at], self.pages.value_scales[at] = quantised(values)
 
+    def read(self, pages: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """What `write` wrote, in float32 or float64: (keys [rows, tokens, dims], values)."""
+        at = (pages, offsets.expand_as(pages))
+        keys, values = (
+            part[at] if part.dtype == torch.float64 else part[at].float()
+            for part in (self.pages.keys, self.pages.values)
+        )
+        if self.pages.key_scales is None or self.pages.value_scales is None:
+            return keys, values
+        return keys * self.pages.key_scales[at][..., None], values * self.pages.value_scales[at][..., None]
+
     def move(self, source: Tensor, offsets: Tensor, target: Tensor, target_offsets: Tensor) -> None:
         """Copies tokens as they are stored; pages int64 [rows, tokens], offsets int64 [tokens]."""
         for part in self.pages:

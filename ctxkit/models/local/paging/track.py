@@ -15,6 +15,15 @@ _LEAST_FILL = 0.5  # of the pages' room; below it the tokens are moved together
 
 
 @dataclass(frozen=True)
+class Remainder:
+    """The sums of what left the reach: float64 [members, dims] of keys, rotated where they stood, and of values."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    count: int
+
+
+@dataclass(frozen=True)
 class Place:
     """Where new tokens go: int64 [tokens] each, the slot and the offset in its page."""
 
@@ -43,6 +52,7 @@ class Track:
         self.pages = np.full((len(members), 0), -1, np.int32)
         self.tail = 0  # the offset that the next token gets in the last slot; page_tokens where it is full
         self.scores: np.ndarray | None = None  # float32 [members, tokens], what policies have observed
+        self.remainder: Remainder | None = None  # what left the reach, where a policy compensates for it
 
     @property
     def tokens(self) -> int:
@@ -92,6 +102,11 @@ class Track:
         self.pool.release(self.pages[:, slot])
         self.pages = self.pages.copy()
         self.pages[:, slot] = mine
+
+    def read(self, rows: slice, runs: Runs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys, as they are stored, and values of some tokens, [rows, tokens, dims] each."""
+        slots, offsets = runs.token_places()
+        return self.pool.read(*self._where(self.pages[rows], slots, offsets))
 
     # --- shrinking ---------------------------------------------------------------------------------------------
 
@@ -157,7 +172,7 @@ class Track:
         """Gives every page back."""
         self._release(self.pages[self.pages >= 0])
         self.pages = self.pages[:, :0]
-        self.runs, self.tail, self.scores = Runs.empty(), 0, None
+        self.runs, self.tail, self.scores, self.remainder = Runs.empty(), 0, None, None
 
     # --- going back, going apart -------------------------------------------------------------------------------
 
@@ -183,6 +198,7 @@ class Track:
         self.pool.share(self.pages[self.pages >= 0])
         other.pages, other.runs, other.tail = self.pages.copy(), self.runs, self.tail
         other.scores = None if self.scores is None else self.scores.copy()
+        other.remainder = self.remainder
         return other
 
 
