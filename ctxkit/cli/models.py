@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from ctxkit.cli.options import AsJson
 from ctxkit.cli.output import STDOUT, emit_json, note, print_raw
@@ -50,3 +52,29 @@ def prepare_model(name: Annotated[str, typer.Argument(help="A name of `ctxkit mo
 
     note(f"preparing {name}")
     print_raw(f"{prepare(name, settings().cache_dir, progress=True)}\n")
+
+
+@app.command("inspect")
+def inspect_model(
+    name: Annotated[str, typer.Argument(help="A name of `ctxkit models list`, a model folder, or a hub id.")],
+    as_json: AsJson = False,
+    png: Annotated[Path | None, typer.Option("--png", help="Also draw the maps into this file.")] = None,
+) -> None:
+    """Show what a local model is, which of its heads rest on the first tokens, and which retrieve. The heads are
+    measured once, with random tokens (seconds for a small model), and remembered in the cache folder."""
+    from ctxkit.cli.head_map import facts, head_map
+    from ctxkit.models import LocalModel
+    from ctxkit.models.local.inspection import inspect_model as inspected
+
+    cache = settings().cache_dir
+    seen = inspected(LocalModel.load(name, cache_dir=cache), None if cache is None else cache / "profiles")
+    if png is not None:
+        seen.plot(png)
+        note(f"drawn into {png}")
+    if as_json:
+        emit_json(seen.as_json())
+        return
+    for line in facts(seen):
+        print_raw(f"{line}\n")
+    for row in (Text(), *head_map(seen, STDOUT.width)):
+        STDOUT.print(row)

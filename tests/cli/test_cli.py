@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -265,6 +266,44 @@ def test_in_a_narrow_terminal_a_folder_has_a_line_of_its_own(
 def test_preparing_what_is_prepared_prints_its_folder(ctxkit: Cli, cache: str, model_folder: Path) -> None:
     ran = ctxkit("models", "prepare", "smollm2-135m-instruct", CTXKIT_CACHE_DIR=cache)
     assert (ran.code, ran.out) == (0, f"{model_folder}\n")
+
+
+def test_inspecting_a_model_maps_its_heads(ctxkit: Cli, home: Path, model_folder: Path) -> None:
+    ran = ctxkit("models", "inspect", model_folder, CTXKIT_CACHE_DIR=str(home))
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert "2 layers, 4 heads on 2 KV heads of 16 dimensions" in lines
+    assert "trained window: 4,096 tokens; keys and values: 512 bytes per token" in lines
+    start = next(number for number, line in enumerate(lines) if "rests on the first tokens" in line)
+    for layer, line in enumerate(lines[start + 1 : start + 3]):
+        number, *groups = line.split()
+        assert int(number) == layer
+        assert [len(group) for group in groups] == [2, 2, 2, 2]
+        assert set("".join(groups)) <= set(".123456789")
+    assert len(list((home / "profiles").glob("*.npz"))) == 1
+
+
+def test_inspecting_in_a_narrow_terminal_puts_one_map_below_the_other(
+    ctxkit: Cli, home: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models, "STDOUT", Console(width=40))
+    lines = [
+        line.strip() for line in ctxkit("models", "inspect", model_folder, CTXKIT_CACHE_DIR=str(home)).out.splitlines()
+    ]
+    assert lines.index("rests on the first tokens") < lines.index("retrieves")
+
+
+def test_inspecting_as_json_and_as_a_picture(ctxkit: Cli, home: Path, model_folder: Path) -> None:
+    ran = ctxkit("models", "inspect", model_folder, "--json", "--png", "map.png", CTXKIT_CACHE_DIR=str(home))
+    assert (ran.json["layers"], ran.json["turnable"], ran.json["sliding"]) == (2, True, {})
+    assert np.shape(ran.json["sink"]) == (2, 4)
+    assert (home / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspecting_what_is_no_model_is_one_line(ctxkit: Cli, home: Path) -> None:
+    ran = ctxkit("models", "inspect", home / "nothing", CTXKIT_CACHE_DIR=str(home))
+    assert ran.code == 1
+    assert _one_line(ran.err)
 
 
 def test_preparing_an_unknown_model_names_the_known_ones(ctxkit: Cli, cache: str) -> None:

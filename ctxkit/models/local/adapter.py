@@ -2,8 +2,8 @@
 
 For the time of a forward pass the model is switched to an attention function of the name "ctxkit" (transformers'
 `AttentionInterface`), which hands queries, keys and values over to a `Pass`. Nothing is read from class names: the
-layers' heads, rotations, windows and caps are seen in two passes over one token (`probe`), so an architecture is either
-understood or refused.
+layers' heads, rotations, windows and caps are seen in two passes over single tokens (`probe`), so an architecture is
+either understood or refused.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ctxkit_kernels.attention import shift_turns, turned
 ARGUMENT = "ctxkit_pass"
 _NAME = "ctxkit"
 _PROBED_POSITION = 997  # far enough that a wrong pairing or frequency shows, near enough that float16 angles are exact
+_PROBED_TOKENS = 4
 _TOLERANCE = 2e-2  # of a query's length: bfloat16 rounds by 4e-3
 
 _Held = tuple[threading.RLock, tuple[Any, ...]]  # a model's lock, and the configs that its modules read
@@ -138,12 +139,14 @@ def hidden_states(model: PreTrainedModel, fed: Tensor, positions: Tensor, doing:
 
 
 def probe(model: PreTrainedModel) -> ModelShape:
-    """Runs one token at two positions and reads off what every layer is. Raises ModelError."""
+    """Runs a few texts of one token at two positions and reads off what every layer is. Raises ModelError."""
     near, far = _Probe(), _Probe()
-    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    size = int(model.config.get_text_config().vocab_size)  # spread over it: the embedding of a padding token is zero
+    ids = (torch.arange(_PROBED_TOKENS, device=model.device) * size // _PROBED_TOKENS)[:, None]
+    stand = torch.zeros_like(ids)
     with torch.inference_mode():
-        run(model, ids, ids, near, keep=1)
-        run(model, ids, ids + _PROBED_POSITION, far, keep=1)
+        run(model, ids, stand, near, keep=1)
+        run(model, ids, stand + _PROBED_POSITION, far, keep=1)
     if not near.calls:
         raise ModelError(f"{type(model).__name__} did not call the attention function it was given; it cannot be paged")
     known = [candidate.to(model.device) for candidate in _frequencies(model)]
@@ -173,6 +176,8 @@ class _Probe:
 def _layer(near: AttentionCall, far: AttentionCall, known: list[Tensor]) -> LayerShape:
     heads, kv_heads = near.query.shape[1], near.key.shape[1]
     one, other = near.query.float(), far.query.float()
+    if not one.any():
+        raise ModelError(f"layer {near.layer} has queries of zeros, in which no rotation shows; it cannot be paged")
     found = next((frequencies for frequencies in known if _explains(one, other, frequencies)), None)
     if found is None and torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE * float(one.abs().max())):
         found = torch.zeros(0, device=one.device)  # this layer has no positions at all

@@ -22,7 +22,7 @@ from ctxkit.models.local.paging.tiered import TieredPool
 from ctxkit.models.local.policies.base import Moment, Policy
 from ctxkit.models.local.policies.full import Full
 from ctxkit.models.local.prefixes import PrefixStore
-from ctxkit_kernels.attention import AttentionKernels, attention_kernels
+from ctxkit_kernels.attention import AttentionKernels, TorchAttention, attention_kernels
 
 _MOST_PREFIX_BYTES = 1 << 30
 
@@ -66,7 +66,8 @@ class Engine:
 
     @cached_property
     def kernels(self) -> AttentionKernels:
-        return attention_kernels(self.shape.device.type)
+        exact = self.pool.dtype == torch.float64  # only the reference computes so precisely
+        return TorchAttention() if exact else attention_kernels(self.shape.device.type)
 
     @cached_property
     def pool(self) -> PagePool:

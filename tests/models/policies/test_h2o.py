@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctxkit.models.local.policies import H2O
-from tests.models.policies.dense import dense_stored, pair, random_ids, stored
+from tests.models.policies.evicting import dense_stored, pair, random_ids, stored
 
 
 def evict(dense, scores, probabilities, budget, recent):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctxkit.models.local.policies import H2O, Keyformer
-from tests.models.policies.dense import dense_stored, pair, random_ids, stored
+from tests.models.policies.evicting import dense_stored, pair, random_ids, stored
 
 BUDGET, RECENT, SEED, DELTA = 24, 8, 5, 0.5
 

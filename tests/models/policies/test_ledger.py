@@ -5,7 +5,7 @@ import torch
 
 from ctxkit.errors import PolicyError
 from ctxkit.models.local.policies import MessageLedger, Span
-from tests.models.policies.dense import pair, random_ids, stored
+from tests.models.policies.evicting import pair, random_ids, stored
 
 SYSTEM = Span(0, 10, pinned=True)
 CONVERSATION = (SYSTEM, Span(10, 20), Span(20, 30), Span(30, 40), Span(40, 50))

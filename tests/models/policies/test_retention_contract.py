@@ -21,7 +21,7 @@ from ctxkit.models.local.policies import (
     StreamingLLM,
 )
 from ctxkit.testing import tiny_llama
-from tests.models.policies.dense import random_ids, stored
+from tests.models.policies.evicting import random_ids, stored
 
 PAGE, PASS_TOKENS = 16, 32
 SIZES = (1, 7, 40, 3, 16, 1, 1, 90, 33, 2)  # of the pieces that a text is fed in

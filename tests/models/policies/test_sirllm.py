@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctxkit.models.local.policies import SirLLM
-from tests.models.policies.dense import pair, random_ids, stored
+from tests.models.policies.evicting import pair, random_ids, stored
 
 
 def evicted(values, sinks, entropy_tokens, cache):

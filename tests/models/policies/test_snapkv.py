@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import avg_pool1d, max_pool1d
 
 from ctxkit.models.local.policies import SnapKV
-from tests.models.policies.dense import dense_stored, pair, random_ids, stored
+from tests.models.policies.evicting import dense_stored, pair, random_ids, stored
 
 
 def compress(dense, probabilities, keep_tokens, window, pool, pooling):

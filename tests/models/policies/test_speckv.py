@@ -7,7 +7,7 @@ from torch.nn.functional import max_pool1d
 from ctxkit.errors import PolicyError
 from ctxkit.models.local.lookahead import draft_answer, prefill_with_lookahead
 from ctxkit.models.local.policies import SnapKV, SpecKV, StreamingLLM
-from tests.models.policies.dense import dense_stored, pair, random_ids, stored
+from tests.models.policies.evicting import dense_stored, pair, random_ids, stored
 
 POLICY = SpecKV(24, window=8)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctxkit.models.local.adapter import ModelShape
+from ctxkit.models.local.paging.compensation import absorbed
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.track import Place, Track
 from ctxkit.models.local.policies.base import (
@@ -111,8 +112,8 @@ class KVContext:
         """
         before = logits[:-1] if self._next is None else torch.cat([self._next[None], logits[:-1]])
         own = torch.tensor(list(ids)[len(ids) - len(before) :], device=logits.device)
-        cost = -before.log_softmax(-1).gather(-1, own.clamp_min(0)[:, None])[:, 0]
-        cost = cost.masked_fill(own < 0, 0).cpu().numpy()  # an input embedding is nobody's successor
+        rows = -before.log_softmax(-1).gather(-1, own.clamp_min(0)[:, None])[:, 0]
+        cost = rows.masked_fill(own < 0, 0).cpu().numpy()  # an input embedding is nobody's successor
         first = len(self) - len(cost)
         self.surprisal[first:] = cost
         if self._next is None:
@@ -138,6 +139,8 @@ class KVContext:
         cut = len(self) - reach.recent + 1  # the next query, at len(self), sees from here on
         stale = track.runs.since(reach.sinks)
         if len(stale) and cut - int(stale.position[0]) >= self.slack_tokens:
+            if self.policy.compensates and track.label != SLIDING:
+                track.remainder = absorbed(self.shape, track, stale.before(cut))
             track.keep(track.runs.outside(reach.sinks, cut))
             self.exact_from = max(self.exact_from, cut + reach.recent - 1)
 

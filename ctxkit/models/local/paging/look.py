@@ -161,7 +161,7 @@ def select_views(part: Part, call: AttentionCall, q: Tensor, kernels: AttentionK
         views = [View.of(candidates).then(part.base)]
     else:
         views = [View.of(candidates.pick(row[row >= 0])).then(part.base) for row in chosen.cpu().numpy()]
-    return [part.policy.place(view, part.start, part.track.label) for view in views]
+    return [part.place(view) for view in views]
 
 
 def _single_tokens(runs: Runs) -> Runs:

@@ -7,9 +7,13 @@ import os
 import torch
 
 from ctxkit.errors import MemoryInsufficient
+from ctxkit.models.local.adapter import ModelShape
 from ctxkit.models.local.paging.context import KVContext
+from ctxkit.models.local.paging.pool import PAGE_TOKENS
+from ctxkit.models.local.policies.base import Reach
 
 _LEFT_FREE = 0.1
+_SPARE_PAGES = 2  # per head: runs that begin and end within a page
 
 
 def allowed_bytes(device: torch.device) -> int | None:
@@ -23,6 +27,32 @@ def allowed_bytes(device: torch.device) -> int | None:
     return int(free * (1 - _LEFT_FREE))
 
 
+def token_bytes(shape: ModelShape, layer: int, dtype: torch.dtype | None = None) -> int:
+    """One token's keys and values in one layer, stored as `dtype`, by default as the model computes them."""
+    of, kind = shape.layers[layer], dtype or shape.dtype
+    scales = 2 * torch.float32.itemsize if kind == torch.int8 else 0
+    return of.kv_heads * ((of.dims + of.value_dims) * kind.itemsize + scales)
+
+
+def kv_bytes(
+    shape: ModelShape,
+    tokens: int,
+    *,
+    dtype: torch.dtype | None = None,
+    reach: Reach | None = None,
+    pass_tokens: int = 512,
+) -> int:
+    """What a new context takes at its largest while `tokens` are read, where heads see `reach` and keep no more."""
+    total = 0
+    for layer, of in enumerate(shape.layers):
+        own = reach if of.sliding is None else Reach(0, of.sliding)
+        kept = tokens
+        if own is not None:
+            kept = min(tokens, own.sinks + own.recent + KVContext.slack_tokens + min(tokens, pass_tokens))
+        total += (-(-kept // PAGE_TOKENS) + _SPARE_PAGES) * PAGE_TOKENS * token_bytes(shape, layer, dtype)
+    return total
+
+
 def needed_pages(context: KVContext, tokens: int, pass_tokens: int) -> int:
     """Pages that a context will have at its largest while `tokens` more are read, at most `pass_tokens` in a pass."""
     page = context.pool.page_tokens
@@ -32,7 +62,7 @@ def needed_pages(context: KVContext, tokens: int, pass_tokens: int) -> int:
         end = track.tokens + tokens
         if reach is not None and not context.policy.keeps_all:
             end = min(end, reach.sinks + reach.recent + context.slack_tokens + min(tokens, pass_tokens))
-        total += max(0, -(-end // page) + 2 - len(track.pages[0])) * len(track.members)
+        total += max(0, -(-end // page) + _SPARE_PAGES - len(track.pages[0])) * len(track.members)
     return total
 
 

@@ -36,6 +36,8 @@ class Part:
         self.sliding = track.label == SLIDING  # no policy is asked about layers that slide by themselves
         self.selects = not self.sliding and overrides(self.policy, "select")
         needs = self.policy.needs
+        self.regroups = not self.sliding and overrides(self.policy, "regroup")
+        self.compensates = not self.sliding and self.policy.compensates and context.reach(track) is not None
         self.observes = not self.sliding and ("attention" in needs or (observe and "prompt" in needs))
         device = track.pool.pages.keys.device
         self._targets = torch.from_numpy(track.pages[:, place.slots].astype(np.int64)).to(device)
@@ -81,7 +83,12 @@ class Part:
     @cached_property
     def placed(self) -> View:
         """What all layers see where nothing is selected."""
-        return self.base if self.sliding else self.policy.place(self.base, self.start, self.track.label)
+        return self.base if self.sliding else self.place(self.base)
+
+    def place(self, view: View) -> View:
+        """From where the policy sees the view, in the runs that its bias tells apart."""
+        placed = self.policy.place(view, self.start, self.track.label)
+        return placed.apart(self.policy.apart) if self.policy.apart else placed
 
     @cached_property
     def _placed_pages(self) -> Array:

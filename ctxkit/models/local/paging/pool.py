@@ -168,6 +168,13 @@ class PagePool:
         at = self._places(pages, offsets)
         return [part[at] for part in self.pages]
 
+    def vectors(self, pages: Ids, offsets: np.ndarray) -> tuple[Tensor, Tensor]:
+        """As `read`, but what `write` was given: (keys [rows, tokens, dims], values), in float32 or float64."""
+        keys, values, *scales = self.read(pages, offsets)
+        if scales:
+            return keys * scales[0][..., None], values * scales[1][..., None]
+        return (keys, values) if keys.dtype == torch.float64 else (keys.float(), values.float())
+
     @torch.inference_mode()
     def put(self, pages: Ids, offsets: np.ndarray, parts: Sequence[Tensor]) -> None:
         """The reverse of `read`."""

@@ -73,6 +73,11 @@ class Runs:
         """The tokens that stand before `low`, or at `high` or behind it."""
         return self.before(low).then(self.since(max(low, high)))
 
+    def single(self) -> Runs:
+        """The same tokens, each a run of its own."""
+        slots, offsets = self.token_places()
+        return Runs(slots, offsets, np.ones_like(slots), self.token_positions(), np.repeat(self.origin, self.count))
+
     def pick(self, tokens: Array) -> Runs:
         """Some tokens: bool [tokens], or their sorted numbers among these, without repetition."""
         index = np.flatnonzero(tokens) if tokens.dtype == bool else np.asarray(tokens, np.int64)

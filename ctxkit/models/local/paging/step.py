@@ -10,13 +10,15 @@ from torch import Tensor
 
 from ctxkit.errors import ModelError, PolicyError
 from ctxkit.models.local.adapter import AttentionCall, ModelShape
+from ctxkit.models.local.paging.compensation import compensated
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.evidence import Watch, Watched, observe
 from ctxkit.models.local.paging.look import select_views
 from ctxkit.models.local.paging.part import Part
+from ctxkit.models.local.paging.regroup import regrouped
 from ctxkit.models.local.paging.tables import Layout, layout_of, table_of
 from ctxkit.models.local.policies.base import View
-from ctxkit_kernels.attention import AttentionKernels, with_sink
+from ctxkit_kernels.attention import AttentionKernels, Merged, with_sink
 
 
 class Step:
@@ -93,13 +95,10 @@ class Step:
         pages = parts[0].track.pool.pages
         how: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
         merged = self.kernels.paged_attention(rows, pages, table_of(entries, layout), layout.turns, **how)
-        if sinks is not None:
-            merged = with_sink(merged, torch.cat([sinks[part.heads(call.layer)] for part in parts]))
         at = 0
         for part, own, asked in zip(parts, views, queries, strict=True):
             here = slice(at, at + len(asked))
-            out[part.index, part.heads(call.layer), :, 0] = merged[0][here]
-            self._note(part, own, call, asked, merged[1][here, :, None])
+            self._finish(part, own, call, asked, (merged[0][here, :, None], merged[1][here, :, None]), sinks, out)
             at = here.stop
 
     def _chunk(self, part: Part, q: Tensor, call: AttentionCall, sinks: Tensor | None, out: Tensor) -> None:
@@ -110,10 +109,28 @@ class Step:
         gathered = part.gathered(views, call.layer, self.kernels, frequencies)
         how: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
         merged = self.kernels.chunk_attention(mine, part.start, gathered, frequencies, **how)
+        self._finish(part, views, call, mine, merged, sinks, out)
+
+    def _finish(
+        self,
+        part: Part,
+        views: list[View],
+        call: AttentionCall,
+        q: Tensor,
+        merged: Merged,
+        sinks: Tensor | None,
+        out: Tensor,
+    ) -> None:
+        """What comes after the kernel: the policy's weighing of groups, learned sinks, and who wants to see it."""
+        frequencies = self._frequencies(call.layer)
+        if part.regroups:
+            merged = regrouped(part, views, call, q, merged, self.kernels, frequencies)
+        if part.compensates:
+            merged = compensated(part, call, q, merged, frequencies)
         if sinks is not None:
             merged = with_sink(merged, sinks[part.heads(call.layer)][..., None])
         out[part.index, part.heads(call.layer)] = merged[0]
-        self._note(part, views, call, mine, merged[1])
+        self._note(part, views, call, q, merged[1])
 
     def _views(self, part: Part, call: AttentionCall, q: Tensor) -> list[View]:
         return select_views(part, call, q, self.kernels) if part.selects else [part.placed]

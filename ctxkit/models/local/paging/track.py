@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,19 @@ from ctxkit.errors import MemoryInsufficient
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.runs import Array, Runs
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _LEAST_FILL = 0.5  # of the pages' room; below it the tokens are moved together
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """The sums of what left the reach: float64 [members, dims] of keys, rotated where they stood, and of values."""
+
+    keys: Tensor
+    values: Tensor
+    count: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Track:
         self.pages = np.full((len(members), 0), -1, np.int32)
         self.tail = 0  # the offset that the next token gets in the last slot; page_tokens where it is full
         self.scores: np.ndarray | None = None  # float32 [members, tokens], what policies have observed
+        self.remainder: Remainder | None = None  # what left the reach, where a policy compensates for it
 
     @property
     def tokens(self) -> int:
@@ -93,6 +107,11 @@ class Track:
         self.pool.release(self.pages[:, slot])
         self.pages = self.pages.copy()
         self.pages[:, slot] = mine
+
+    def read(self, rows: slice, runs: Runs) -> tuple[Tensor, Tensor]:
+        """Keys, as they are stored, and values of some tokens, [rows, tokens, dims] each."""
+        slots, offsets = runs.token_places()
+        return self.pool.vectors(self.pages[rows][:, slots], offsets)
 
     # --- shrinking ---------------------------------------------------------------------------------------------
 
@@ -154,7 +173,7 @@ class Track:
         """Gives every page back."""
         self._release(self.pages[self.pages >= 0])
         self.pages = self.pages[:, :0]
-        self.runs, self.tail, self.scores = Runs.empty(), 0, None
+        self.runs, self.tail, self.scores, self.remainder = Runs.empty(), 0, None, None
 
     # --- going back, going apart -------------------------------------------------------------------------------
 
@@ -180,6 +199,7 @@ class Track:
         self.pool.share(self.pages[self.pages >= 0])
         other.pages, other.runs, other.tail = self.pages.copy(), self.runs, self.tail
         other.scores = None if self.scores is None else self.scores.copy()
+        other.remainder = self.remainder
         return other
 
 

@@ -61,6 +61,28 @@ class View:
         reach, gap, hold = (np.concatenate(pair)[order] for pair in own)
         return View(Runs(*columns).at(order), reach, gap, hold)
 
+    def at(self, index: Array) -> View:
+        """Some of the runs."""
+        return View(self.runs.at(index), self.reach[index], self.gap[index], self.hold[index])
+
+    def single(self) -> View:
+        """The same tokens, each a run of its own."""
+        reach, gap, hold = (np.repeat(column, self.runs.count) for column in (self.reach, self.gap, self.hold))
+        return View(self.runs.single(), reach, gap, hold)
+
+    def apart(self, tokens: int) -> View:
+        """The text's first `tokens` in runs of their own."""
+        early = self.runs.position < tokens
+        single = self.at(early).single()
+        seam = self.at(early & (self.runs.position + self.runs.count > tokens))
+        behind = replace(seam, runs=seam.runs.since(tokens))
+        return single.at(single.runs.position < tokens).then(behind).then(self.at(~early))
+
+    def clamped(self, which: Array, distance: int) -> View:
+        """Every token of the chosen runs (bool [runs]) seen at `distance` at the farthest."""
+        near = self.at(which).single()
+        return replace(near, hold=np.minimum(near.hold, near.runs.position + distance)).then(self.at(~which))
+
     def held(self, which: Array, at: int) -> View:
         """The chosen runs (bool [runs]) seen from position `at` at the farthest."""
         return replace(self, hold=np.where(which, np.minimum(self.hold, at), self.hold))
@@ -146,6 +168,8 @@ class Policy:
     window: int = 0
     keeps_all: bool = False
     places: bool = False  # whether `place` is overridden: needs a rotation that can be turned
+    apart: int = 0  # so many first tokens of the text get runs of their own, for `bias`
+    compensates: bool = False  # what left the reach is seen as one token: the mean of its keys, and of its values
 
     # 1. head and layer plan
     def plan(self, shape: ModelShape) -> Array | None:
@@ -193,6 +217,14 @@ class Policy:
 
     def query_scale(self, positions: Array, layer: int) -> Array | None:
         """float32 [queries], by which queries are multiplied."""
+        return None
+
+    def regroup(self, layer: int, heads: Array, positions: Array, scores: Array) -> tuple[Array, float] | None:
+        """Which tokens' probabilities are multiplied together, and by what; the other tokens' take what that frees.
+
+        heads: int64 [rows], the KV heads. positions: int64 [rows, tokens], -1 for padding. scores: float32
+        [rows, tokens], what `observe` made of the passes before. Returns (bool [rows, tokens], factor).
+        """
         return None
 
     def __or__(self, other: Policy) -> Policy:

@@ -39,7 +39,7 @@ class Composed(Policy):
     parts: tuple[Policy, ...]
 
     def __post_init__(self) -> None:
-        for hook in ("select", "observe", "place"):
+        for hook in ("select", "observe", "place", "regroup"):
             able = [type(part).__name__ for part in self.parts if overrides(part, hook)]
             if len(able) > 1:
                 raise PolicyError(f"{' and '.join(able)} both define `{hook}`; compose only one of them")
@@ -66,6 +66,14 @@ class Composed(Policy):
     @property
     def places(self) -> bool:  # type: ignore[override]
         return any(part.places for part in self.parts)
+
+    @property
+    def apart(self) -> int:  # type: ignore[override]
+        return max(part.apart for part in self.parts)
+
+    @property
+    def compensates(self) -> bool:  # type: ignore[override]
+        return any(part.compensates for part in self.parts)
 
     def plan(self, shape: ModelShape) -> Array | None:
         """The planning part's labels, told apart further where another part has each head keep its own tokens."""
@@ -117,6 +125,12 @@ class Composed(Policy):
     def query_scale(self, positions: Array, layer: int) -> Array | None:
         found = [scale for part in self.parts if (scale := part.query_scale(positions, layer)) is not None]
         return np.prod(found, axis=0) if found else None
+
+    def regroup(self, layer: int, heads: Array, positions: Array, scores: Array) -> tuple[Array, float] | None:
+        for part in self.parts:
+            if overrides(part, "regroup"):
+                return part.regroup(layer, heads, positions, scores)
+        return None
 
     def _own(self, part: Policy, label: int) -> int:
         """What `part` calls these heads: by its own plan, by its scope, or 0."""
