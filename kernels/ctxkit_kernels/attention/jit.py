@@ -22,8 +22,8 @@ _BFLOAT16 = 1  # the kind of pages that `_widen` tells apart
 
 
 def _compiled(function: _F) -> _F:
-    options = {"cache": True, "nogil": True, "boundscheck": False, "fastmath": {"reassoc", "contract"}}
-    return cast(_F, numba.njit(**options)(function))
+    fast = {"reassoc", "contract"}  # not those that assume no infinities
+    return cast(_F, numba.njit(cache=True, nogil=True, boundscheck=False, fastmath=fast)(function))
 
 
 class NumbaAttention:
