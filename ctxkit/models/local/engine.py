@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import torch
@@ -14,7 +15,7 @@ from ctxkit.errors import PolicyError
 from ctxkit.models.local import adapter
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.evidence import Watch
-from ctxkit.models.local.paging.memory import allowed_bytes, check_memory
+from ctxkit.models.local.paging.memory import allowed_bytes, check_memory, needed_pages
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.step import Step
 from ctxkit.models.local.policies.base import Moment, Policy
@@ -72,10 +73,14 @@ class Engine:
         with self._lock:
             return KVContext(self.shape, chosen, self.pool)
 
-    def check(self, context: KVContext, tokens: int) -> None:
-        """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory."""
+    def check(self, context: KVContext, tokens: int, *, besides: Iterable[tuple[KVContext, int]] = ()) -> None:
+        """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory.
+
+        besides: other contexts, and how many more tokens each was promised room for.
+        """
         with self._lock:
-            check_memory(context, tokens, self.prefill_tokens)
+            promised = sum(needed_pages(other, more, self.prefill_tokens) for other, more in besides)
+            check_memory(context, tokens, self.prefill_tokens, promised_pages=promised)
 
     def forward(
         self,
@@ -85,16 +90,20 @@ class Engine:
         keep: int = 1,
         watch: Watch | None = None,
         observe: bool = False,
+        settle: bool = True,
     ) -> Tensor:
         """Appends `ids`; logits after each of the last `keep` of them, float32 [keep, vocabulary].
 
-        watch, observe: as `Step` says. Raises MemoryInsufficient, and the context is as it was.
+        watch, observe: as `Step` says. settle: let the policy drop what it does not keep; else the caller does, after
+        it took back what it does not want. Raises MemoryInsufficient, and the context is as it was.
         """
         wanted = len(ids) if "surprisal" in context.policy.needs else keep
         found: list[Tensor] = []
         for start, end in context.passes(len(ids)):
             kept = max(0, end - max(start, len(ids) - wanted))
-            found.append(self._pass([context], [ids[start:end]], max(kept, 1), watch=watch, observe=observe))
+            found.append(
+                self._pass([context], [ids[start:end]], max(kept, 1), watch=watch, observe=observe, settle=settle)
+            )
         logits = torch.cat(found)[-wanted:]
         if "surprisal" in context.policy.needs:
             context.note_surprisal(ids, logits)
@@ -115,9 +124,11 @@ class Engine:
         *,
         stopped: Callable[[], bool] = lambda: False,
         watch: Watch | None = None,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Tensor | None:
         """Reads a prompt in chunks; logits after its last token, float32 [vocabulary]. None where `stopped` said so.
 
+        turn: is entered for each chunk; who shares the engine can wait in it.
         The prompt's last `policy.window` tokens are read in a pass of their own, whose attention the policy may see.
         """
         logits = None
@@ -126,7 +137,8 @@ class Engine:
             if stopped():
                 return None
             last = window > 0 and end == len(ids)
-            logits = self.forward(ids[start:end], context, watch=watch, observe=last)[-1]
+            with turn():
+                logits = self.forward(ids[start:end], context, watch=watch, observe=last)[-1]
         self.settle(context, "prompt")
         return logits
 
@@ -149,6 +161,11 @@ class Engine:
         finally:
             self.close(context)
 
+    def crop(self, context: KVContext, tokens: int) -> bool:
+        """As `KVContext.crop`."""
+        with self._lock:
+            return context.crop(tokens)
+
     def close(self, context: KVContext) -> None:
         """Gives the context's memory back."""
         with self._lock:
@@ -162,6 +179,7 @@ class Engine:
         *,
         watch: Watch | None = None,
         observe: bool = False,
+        settle: bool = True,
     ) -> Tensor:
         """One forward pass; float32 [contexts * keep, vocabulary]."""
         with self._lock, torch.inference_mode():
@@ -174,7 +192,7 @@ class Engine:
                 doing.take_back()
                 raise
             doing.commit(ids)
-            for context in contexts:
+            for context in contexts if settle else ():
                 context.settle("step")
             return logits.flatten(0, 1).float()
 

@@ -36,12 +36,15 @@ def needed_pages(context: KVContext, tokens: int, pass_tokens: int) -> int:
     return total
 
 
-def check_memory(context: KVContext, tokens: int, pass_tokens: int) -> None:
-    """Raises MemoryInsufficient where reading `tokens` more would take more than the pool may."""
+def check_memory(context: KVContext, tokens: int, pass_tokens: int, *, promised_pages: int = 0) -> None:
+    """Raises MemoryInsufficient where reading `tokens` more would take more than the pool may.
+
+    promised_pages: what others will still take.
+    """
     pool = context.pool
     if pool.max_bytes is None:
         return
-    needed = (pool.used + needed_pages(context, tokens, pass_tokens)) * pool.page_bytes
+    needed = (pool.used + promised_pages + needed_pages(context, tokens, pass_tokens)) * pool.page_bytes
     if needed > pool.max_bytes:
         raise MemoryInsufficient(
             f"{len(context) + tokens:,} tokens need {needed:,} bytes of keys and values, and {pool.max_bytes:,} are "
