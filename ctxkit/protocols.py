@@ -24,6 +24,9 @@ TEMPLATE = "template"
 TOOLS = "tools"
 """Owner of the prompt tokens that the tool schemas take, where they can be told from the template."""
 
+_MOST_LOGPROBS = 20  # as OpenAI's
+_RESPONSE_FORMATS = frozenset({"text", "json_object", "json_schema", "regex", "grammar"})
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -147,6 +150,13 @@ class Sampling:
     stop: strings that end the reply and are not part of it.
     frequency_penalty: taken from a token's logit for each time it stands in the answer already (OpenAI's field); keeps
         a small model from going round in circles.
+    logprobs: the log-probability of each token of the answer, and of so many likeliest others (OpenAI's
+        `top_logprobs`; 0 for none); None, the default, for neither.
+    response_format: the form of the answer, as OpenAI's chat API writes it: {"type": "json_object"} or {"type":
+        "json_schema", "json_schema": {"schema": ...}}. A local model, and some servers, also take {"type": "regex",
+        "regex": ...} and {"type": "grammar", "grammar": ...} (GBNF). The answer has it unless its length ended it.
+    tool_choice: "auto" (the default where there are tools), "none", "required", or {"type": "function", "function":
+        {"name": ...}}.
     """
 
     max_tokens: int = 256
@@ -156,6 +166,9 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     frequency_penalty: float = 0.0
+    logprobs: int | None = None
+    response_format: Mapping[str, Any] | None = None
+    tool_choice: str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not -2 <= self.frequency_penalty <= 2:
@@ -170,13 +183,49 @@ class Sampling:
             raise ValueError(f"`top_k` must be at least 1 or None, got {self.top_k!r}")
         if any(not text for text in self.stop):
             raise ValueError("`stop` must not hold an empty string: it would end every reply at once")
+        if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_LOGPROBS:
+            raise ValueError(f"`logprobs` must be in [0, {_MOST_LOGPROBS}] or None, got {self.logprobs!r}")
+        if self.response_format is not None:
+            _check_response_format(self.response_format)
+        if isinstance(self.tool_choice, str) and self.tool_choice not in ("auto", "none", "required"):
+            raise ValueError(f"`tool_choice` must be auto, none, required or a function, got {self.tool_choice!r}")
+
+
+def _check_response_format(form: Mapping[str, Any]) -> None:
+    kind = form.get("type")
+    if kind not in _RESPONSE_FORMATS:
+        raise ValueError(f"`response_format` must be of a type in {sorted(_RESPONSE_FORMATS)}, got {form!r}")
+    schema = form.get("json_schema")
+    if kind == "json_schema" and not (isinstance(schema, Mapping) and "schema" in schema):
+        raise ValueError('`response_format` of the type "json_schema" needs {"json_schema": {"schema": ...}}')
+    if kind in ("regex", "grammar") and not isinstance(form.get(kind), str):
+        raise ValueError(f'`response_format` of the type "{kind}" needs {{"{kind}": "..."}}')
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of an answer, and how likely the model found it.
+
+    token: its text; the bytes of a character may be spread over several tokens, and each is U+FFFD then.
+    logprob: natural, of the model's own distribution: before temperature, penalty and form.
+    id: its number; None where a server does not say. top: the likeliest tokens in its place, the likeliest first.
+    """
+
+    token: str
+    logprob: float
+    id: int | None = None
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A finished answer.
 
+    text: what the model said, without its tool calls and without what it thought.
     finish_reason: "stop" (the model or a stop string ended it), "length", "tool_calls" or "cancelled".
+    tool_calls: in OpenAI's form.
+    logprobs: of each token that the model wrote, in order, but for the one that ended it; empty unless asked for.
+    reasoning: what a reasoning model thought before it answered.
     """
 
     text: str
@@ -185,6 +234,8 @@ class Reply:
     completion_tokens: int
     model: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reasoning: str = ""
 
 
 class TextStream(Protocol):

@@ -165,7 +165,16 @@ class _Chat:
             prompt_tokens = count_prompt(self.request, counter)
         if completion_tokens is None:
             completion_tokens = counter.count(text)
-        return Reply(text, finish_reason, prompt_tokens, completion_tokens, self._model.name, self.answer.tool_calls)
+        return Reply(
+            text,
+            finish_reason,
+            prompt_tokens,
+            completion_tokens,
+            self._model.name,
+            self.answer.tool_calls,
+            tuple(self.answer.logprobs),
+            self.answer.reasoning,
+        )
 
     def pieces(self, stopped: threading.Event) -> Generator[str, None, str]:
         given: list[str] = []

@@ -73,7 +73,7 @@ class StopGuard:
         if found:
             self.hit, self._held = True, ""
             return text[: min(found)[1]]
-        keep = self._may_become_stop(text)
+        keep = partial_end(text, self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -82,8 +82,13 @@ class StopGuard:
         held, self._held = self._held, ""
         return held
 
-    def _may_become_stop(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
-        longest = max((len(stop) - 1 for stop in self._stops), default=0)
-        ends = range(min(longest, len(text)), 0, -1)
-        return next((n for n in ends if any(stop.startswith(text[-n:]) for stop in self._stops)), 0)
+
+def partial_end(text: str, wholes: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of `wholes`, and is not all of it.
+
+    >>> partial_end("the E", ["END"]), partial_end("END", ["END"])
+    (1, 0)
+    """
+    longest = max((len(whole) - 1 for whole in wholes), default=0)
+    ends = range(min(longest, len(text)), 0, -1)
+    return next((n for n in ends if any(whole.startswith(text[-n:]) for whole in wholes)), 0)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ctxkit.errors import RemoteError, RemoteRejected, RemoteTimeout, RemoteUnavailable
 from ctxkit.models.requests import Request
-from ctxkit.protocols import Sampling
+from ctxkit.protocols import Sampling, TokenLogprob
 from ctxkit.tokens.messages import text_of
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -46,7 +46,11 @@ def chat_body(model: str, request: Request, sampling: Sampling, *, stream: bool)
         "stop": list(sampling.stop) or None,
         "seed": sampling.seed,
         "frequency_penalty": sampling.frequency_penalty or None,
+        "logprobs": True if sampling.logprobs is not None else None,
+        "top_logprobs": sampling.logprobs or None,
+        "response_format": None if sampling.response_format is None else dict(sampling.response_format),
         "tools": [dict(tool) for tool in request.tools] or None,
+        "tool_choice": sampling.tool_choice if request.tools else None,
         "stream_options": {"include_usage": True} if stream else None,
     }
     return {**body, **{key: value for key, value in optional.items() if value is not None}}
@@ -103,6 +107,8 @@ class ChatAnswer:
         self.finish_reason: str | None = None
         self.usage: Mapping[str, Any] = {}
         self.done = False
+        self.logprobs: list[TokenLogprob] = []
+        self.reasoning = ""
         self._calls: dict[int, dict[str, Any]] = {}
 
     def whole(self, body: Any) -> str:
@@ -110,6 +116,7 @@ class ChatAnswer:
         choice = self._choice(body)
         message = choice.get("message") or {}
         self._add_calls(message.get("tool_calls"))
+        self._add_reasoning(message)
         self.done = True
         return text_of(message.get("content")) or message.get("refusal") or ""
 
@@ -124,6 +131,7 @@ class ChatAnswer:
             return ""
         delta = self._choice(body).get("delta") or {}
         self._add_calls(delta.get("tool_calls"))
+        self._add_reasoning(delta)
         return text_of(delta.get("content")) or delta.get("refusal") or ""
 
     @property
@@ -156,7 +164,13 @@ class ChatAnswer:
             raise RemoteError(f"the server's answer has no `choices`: {_short(json.dumps(body))}")
         self.usage = body.get("usage") or self.usage
         self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
+        self.logprobs += _logprobs(choices[0].get("logprobs"))
         return choices[0]
+
+    def _add_reasoning(self, said: Mapping[str, Any]) -> None:
+        """Servers that tell thinking from answering call it by one of two names."""
+        thought = said.get("reasoning_content") or said.get("reasoning")
+        self.reasoning += thought if isinstance(thought, str) else ""
 
     def _add_calls(self, deltas: Any) -> None:
         for position, delta in enumerate(deltas or ()):
@@ -263,6 +277,17 @@ def _status_in(body: Mapping[str, Any]) -> int:
     code = error.get("code", error.get("status")) if isinstance(error, Mapping) else body.get("code")
     is_status = str(code).isdigit() and 400 <= int(str(code)) <= 599
     return int(str(code)) if is_status else 500
+
+
+def _logprobs(given: Any) -> list[TokenLogprob]:
+    """From {"content": [{token, logprob, top_logprobs}]}; empty where a server has none, or another form of them."""
+    content = given.get("content") if isinstance(given, Mapping) else None
+    return [_logprob(entry) for entry in content or () if isinstance(entry, Mapping) and "logprob" in entry]
+
+
+def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    top = tuple(_logprob(other) for other in entry.get("top_logprobs") or () if isinstance(other, Mapping))
+    return TokenLogprob(str(entry.get("token", "")), float(entry["logprob"]), top=top)
 
 
 def _as_text(arguments: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctxkit.models.extras import require_local
 from ctxkit.tokens import TemplateCounter
@@ -81,9 +81,9 @@ def tiny_llama(seed: int = 0, window_tokens: int = 2048) -> LlamaForCausalLM:
         return LlamaForCausalLM(config).eval()
 
 
-def tiny_model(seed: int = 0, window_tokens: int = 2048) -> LocalModel:
-    """The tiny Llama behind LocalModel: it answers gibberish, but exactly as a large model would."""
+def tiny_model(seed: int = 0, window_tokens: int = 2048, **options: Any) -> LocalModel:
+    """The tiny Llama behind LocalModel, with its options: it answers gibberish, but exactly as a large model would."""
     weights = tiny_llama(seed, window_tokens)
     from ctxkit.models.local import LocalModel
 
-    return LocalModel(weights, tiny_counter())
+    return LocalModel(weights, tiny_counter(), **options)

@@ -65,9 +65,10 @@ def test_the_prompt_is_read_in_chunks_and_the_answer_is_the_same(tiny: LocalMode
 
 
 def test_prompt_tokens_are_the_ids_fed(tiny: LocalModel, passes: Passes) -> None:
-    reply = tiny.generate("Hello 42", Sampling(max_tokens=1))
-    message = PromptMessage("user", (Segment("Hello 42"),))
-    assert passes == [reply.prompt_tokens] == [tiny.render([message]).tokens] == [len(tiny.prompt_ids("Hello 42"))]
+    prompt = "What nobody has asked before"
+    reply = tiny.generate(prompt, Sampling(max_tokens=1))
+    message = PromptMessage("user", (Segment(prompt),))
+    assert passes == [reply.prompt_tokens] == [tiny.render([message]).tokens] == [len(tiny.prompt_ids(prompt))]
 
 
 def test_an_eos_token_ends_the_answer_and_counts_but_does_not_show(tiny: LocalModel) -> None:

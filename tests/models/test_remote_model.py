@@ -13,8 +13,9 @@ import pytest
 
 from ctxkit.errors import RemoteError, RemoteRejected, RemoteTimeout, RemoteUnavailable
 from ctxkit.models import RemoteModel
+from ctxkit.models.requests import Request
 from ctxkit.models.wire import EventParser
-from ctxkit.protocols import Reply, Sampling
+from ctxkit.protocols import PromptMessage, Reply, Sampling, Segment, TokenLogprob
 from ctxkit.testing import WhitespaceCounter
 
 KEY = "sk-very-secret"
@@ -122,6 +123,45 @@ def test_the_request_says_what_was_asked() -> None:
     assert (first["stream"], second["stream"]) == (False, True)
     assert second["stream_options"] == {"include_usage": True}
     assert {"stop", "seed", "top_k", "tools"}.isdisjoint(second)
+
+
+def test_logprobs_form_and_tool_choice_are_asked_for_and_left_out_where_not_wanted() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def keep(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content))
+        return _answer(request)
+
+    form = {"type": "json_object"}
+    tool = {"type": "function", "function": {"name": "now"}}
+    asked = Request((PromptMessage("user", (Segment("Hi"),)),), (tool,))
+    model = _model(keep)
+    model.generate(asked, Sampling(logprobs=3, response_format=form, tool_choice="required"))
+    model.generate("Hi", Sampling(logprobs=0, tool_choice="none"))
+    model.generate("Hi")
+    wanted = {"logprobs": True, "top_logprobs": 3, "response_format": form, "tool_choice": "required"}
+    assert wanted.items() <= seen[0].items()
+    assert seen[1]["logprobs"] is True
+    assert {"top_logprobs", "response_format", "tool_choice"}.isdisjoint(seen[1])
+    assert {"logprobs", "top_logprobs", "response_format", "tool_choice"}.isdisjoint(seen[2])
+
+
+@every_face
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_logprobs_and_thinking_that_a_server_gives_are_in_the_reply(ask: Ask, name: str) -> None:
+    entries = [{"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Ho", "logprob": -1}]}, {"token": "!"}]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if json.loads(request.content)["stream"]:
+            said = {**_delta(content="Hi"), "usage": {}}
+            said["choices"][0]["logprobs"] = {"content": entries}
+            return _events(_delta(**{name: "Hm"}), said, _delta("stop", **{name: {"odd": 1}}))
+        choice = {"message": {"content": "Hi", name: "Hm"}, "finish_reason": "stop", "logprobs": {"content": entries}}
+        return httpx.Response(200, json={"choices": [choice]})
+
+    reply = ask(_model(answer))
+    assert (reply.text, reply.reasoning) == ("Hi", "Hm")
+    assert reply.logprobs == (TokenLogprob("Hi", -0.5, top=(TokenLogprob("Ho", -1.0),)),)
 
 
 @every_face

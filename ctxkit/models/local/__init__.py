@@ -4,7 +4,10 @@ from ctxkit.models.extras import require_local
 
 require_local("torch", "transformers", "safetensors")
 
+from ctxkit.models.local.batching import Scheduler  # noqa: E402
+from ctxkit.models.local.draft import Draft  # noqa: E402
 from ctxkit.models.local.engine import Engine  # noqa: E402
 from ctxkit.models.local.model import LocalModel  # noqa: E402
+from ctxkit.models.local.ngram import NGram  # noqa: E402
 
-__all__ = ["Engine", "LocalModel"]
+__all__ = ["Draft", "Engine", "LocalModel", "NGram", "Scheduler"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,7 +16,7 @@ from ctxkit.errors import PolicyError
 from ctxkit.models.local import adapter
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.evidence import Watch
-from ctxkit.models.local.paging.memory import allowed_bytes, check_memory, missing_bytes
+from ctxkit.models.local.paging.memory import allowed_bytes, check_memory, missing_bytes, needed_pages
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.saved import SavedPages, attach
 from ctxkit.models.local.paging.step import Step
@@ -25,6 +27,16 @@ from ctxkit.models.local.prefixes import PrefixStore
 from ctxkit_kernels.attention import AttentionKernels, TorchAttention, attention_kernels
 
 _MOST_PREFIX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class _How:
+    """What one pass is to do besides reading, as `Engine.forward` says."""
+
+    keep: int = 1
+    watch: Watch | None = None
+    observe: bool = False
+    settle: bool = True
 
 
 class Engine:
@@ -121,12 +133,18 @@ class Engine:
         context = KVContext(self.shape, policy, self.pool)
         return all(context.reach(track) is not None for track in context.tracks)
 
-    def check(self, context: KVContext, tokens: int) -> None:
-        """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory."""
+    def check(self, context: KVContext, tokens: int, *, besides: Iterable[tuple[KVContext, int]] = ()) -> None:
+        """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory.
+
+        besides: other contexts, and how many more tokens each was promised room for. What is kept of finished answers
+        makes room first.
+        """
         with self._lock:
-            while missing_bytes(context, tokens, self.prefill_tokens) and self.prefixes.give_back():
+            pages = needed_pages(context, tokens, self.prefill_tokens)
+            pages += sum(needed_pages(other, more, self.prefill_tokens) for other, more in besides)
+            while missing_bytes(self.pool, pages) and self.prefixes.give_back():
                 pass
-            check_memory(context, tokens, self.prefill_tokens)
+            check_memory(self.pool, pages, len(context) + tokens)
 
     def forward(
         self,
@@ -137,24 +155,26 @@ class Engine:
         watch: Watch | None = None,
         observe: bool = False,
         embeddings: Tensor | None = None,
+        settle: bool = True,
     ) -> Tensor:
         """Appends `ids`; logits after each of the last `keep` of them, float32 [keep, vocabulary].
 
-        watch, observe: as `Step` says. embeddings: [ids, hidden size], read in place of the ids' own.
+        watch, observe: as `Step` says. embeddings: [ids, hidden size], read in place of the ids' own. settle: let the
+        policy drop what it does not keep; else the caller does, after it took back what it does not want.
         Raises MemoryInsufficient, and the context is as it was.
         """
         wanted = len(ids) if "surprisal" in context.policy.needs else keep
         found: list[Tensor] = []
         for start, end in context.passes(len(ids)):
             kept = max(0, end - max(start, len(ids) - wanted))
+            how = _How(max(kept, 1), watch, observe, settle)
             given = None if embeddings is None else embeddings[start:end]
-            step = self._pass([context], [ids[start:end]], max(kept, 1), watch, observe=observe, embeddings=given)
-            found.append(step)
+            found.append(self._pass([context], [ids[start:end]], how, given))
         return torch.cat(found)[-keep:]
 
     def step(self, contexts: Sequence[KVContext], ids: Sequence[int]) -> Tensor:
         """Appends one id to each context, all in one pass; logits after each, float32 [contexts, vocabulary]."""
-        return self._pass(contexts, [[token] for token in ids], 1)
+        return self._pass(contexts, [[token] for token in ids], _How())
 
     def prefill(
         self,
@@ -163,9 +183,11 @@ class Engine:
         *,
         stopped: Callable[[], bool] = lambda: False,
         watch: Watch | None = None,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Tensor | None:
         """Reads a prompt in chunks; logits after its last token, float32 [vocabulary]. None where `stopped` said so.
 
+        turn: is entered for each chunk; who shares the engine can wait in it.
         The prompt's last `policy.window` tokens are read in a pass of their own, whose attention the policy may see.
         """
         logits = None
@@ -174,7 +196,8 @@ class Engine:
             if stopped():
                 return None
             last = window > 0 and end == len(ids)
-            logits = self.forward(ids[start:end], context, watch=watch, observe=last)[-1]
+            with turn():
+                logits = self.forward(ids[start:end], context, watch=watch, observe=last)[-1]
         self.settle(context, "prompt")
         return logits
 
@@ -221,20 +244,17 @@ class Engine:
         self,
         contexts: Sequence[KVContext],
         ids: Sequence[Sequence[int]],
-        keep: int,
-        watch: Watch | None = None,
-        *,
-        observe: bool = False,
+        how: _How,
         embeddings: Tensor | None = None,
     ) -> Tensor:
         """One forward pass; float32 [contexts * keep, vocabulary]. For "surprisal", `keep` is the whole pass."""
         with self._lock, torch.inference_mode():
-            doing = Step(contexts, len(ids[0]), self.shape, self.kernels, watch=watch, observe=observe)
+            doing = Step(contexts, len(ids[0]), self.shape, self.kernels, watch=how.watch, observe=how.observe)
             device = self.shape.device
             fed = torch.tensor([list(own) for own in ids], dtype=torch.long) if embeddings is None else embeddings[None]
             try:
                 positions = doing.positions.to(device)
-                logits = adapter.run(self.model, fed.to(device), positions, doing, keep=keep).float()
+                logits = adapter.run(self.model, fed.to(device), positions, doing, keep=how.keep).float()
             except BaseException:
                 doing.take_back()
                 raise
@@ -242,7 +262,7 @@ class Engine:
             for context, own, rows in zip(contexts, ids, logits, strict=True):
                 if "surprisal" in context.policy.needs:
                     context.note_surprisal(own, rows)
-            for context in contexts:
+            for context in contexts if how.settle else ():
                 context.settle("step")
             return logits.flatten(0, 1)
 

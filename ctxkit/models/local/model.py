@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from transformers import PreTrainedModel
 from ctxkit.errors import PromptError
 from ctxkit.models.catalog import DEFAULT_MODEL
 from ctxkit.models.local.answer import Answer
+from ctxkit.models.local.batching import Scheduler
 from ctxkit.models.local.engine import Engine
+from ctxkit.models.local.forms import Forms
 from ctxkit.models.local.loading import eos_ids_of, load_weights
 from ctxkit.models.local.policies.base import Policy, Span
 from ctxkit.models.local.session import LocalSession
+from ctxkit.models.local.speculation import Speculation, reversible
 from ctxkit.models.local.window_attention import window_attention
 from ctxkit.models.prepare import resolve
 from ctxkit.models.requests import GREEDY, Promptable, as_request, check_window
@@ -23,6 +28,8 @@ from ctxkit.models.streams import AsyncPieceStream, PieceStream, adrain, drain
 from ctxkit.protocols import Located, PromptMessage, Rendering, Reply, Sampling, Tool
 from ctxkit.tokens import TemplateCounter
 from ctxkit.tokens.blocks import is_media
+
+logger = logging.getLogger(__name__)
 
 
 class LocalModel:
@@ -36,8 +43,10 @@ class LocalModel:
     policy: how its memory is kept and seen; full attention by default. One that bounds what a token sees
         (`StreamingLLM`) also lifts the window: prompts and sessions may then be of any length.
     prefill_tokens, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes: as `Engine` says.
+    speculation: how tokens are drafted, `NGram()` or `Draft(smaller_model)`; the answers stay what they are. May be set
+        at any time, for the answers that begin after it.
 
-    Several streams may be open at once, also from several threads: forward passes take turns.
+    Several streams may be open at once, also from several threads: those that wait at the same time share passes.
     """
 
     capabilities = frozenset({"score", "logits", "embeds", "fork", "crop", "sync_text", "attention_evidence"})
@@ -56,6 +65,7 @@ class LocalModel:
         max_kv_bytes: int | None = None,
         host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self.engine = Engine(
             model,
@@ -66,10 +76,13 @@ class LocalModel:
             host_kv_bytes=host_kv_bytes,
             prefix_bytes=prefix_bytes,
         )
+        self.scheduler = Scheduler(self.engine)
         self.counter = counter
         self.name = name or counter.name
         self.window_tokens = window_tokens or int(model.config.get_text_config().max_position_embeddings)
         self.eos_ids = frozenset(eos_ids_of(model, counter) if eos_ids is None else eos_ids)
+        self.speculation = speculation
+        self._not_speculated: set[str] = set()  # policies of which the log says so already
 
     @classmethod
     def load(
@@ -114,6 +127,17 @@ class LocalModel:
         """The transformers model."""
         return self.engine.model
 
+    @property
+    def speculation(self) -> Speculation | None:
+        """How tokens are drafted. Setting it raises ValueError where its tokens are not this model's."""
+        return self._speculation
+
+    @speculation.setter
+    def speculation(self, speculation: Speculation | None) -> None:
+        if speculation is not None:
+            speculation.check(self)
+        self._speculation = speculation
+
     # --- Counter -----------------------------------------------------------------------------------------------
 
     @property
@@ -146,6 +170,15 @@ class LocalModel:
     def astream(self, prompt: Promptable, sampling: Sampling = GREEDY) -> AsyncPieceStream:
         """As `stream`, for `async for`."""
         return AsyncPieceStream(self.stream(prompt, sampling))
+
+    def speculates(self, policy: Policy) -> Speculation | None:
+        """How tokens are drafted under this policy; None where they are not, or a draft could not be taken back."""
+        if self.speculation is None or reversible(policy):
+            return self.speculation
+        if repr(policy) not in self._not_speculated:
+            self._not_speculated.add(repr(policy))
+            logger.warning("%s answers without speculation: what %r keeps or selects cannot be undone", self, policy)
+        return None
 
     def prompt_ids(self, prompt: Promptable) -> tuple[int, ...]:
         """The exact ids that `generate` would feed. A plan made with this model's counter keeps its own."""
@@ -235,10 +268,18 @@ class LocalModel:
         )
         return rows.cpu().numpy()
 
+    @cached_property
+    def _forms(self) -> Forms:
+        vocabulary = int(self.model.config.get_text_config().vocab_size)
+        return Forms(self.counter, vocabulary, self.eos_ids)
+
     def _answer(self, prompt: Promptable, sampling: Sampling) -> Answer:
-        ids = self.prompt_ids(prompt)
+        request = as_request(prompt, {self.name, self.counter.name})
+        ids = self.prompt_ids(request)
         self.check_length(len(ids), self.engine.policy, sampling.max_tokens)
-        return Answer(self.engine, self.counter.tokenizer, ids, sampling, eos_ids=self.eos_ids, model=self.name)
+        constraint = self._forms.constraint(request.tools, sampling)
+        reader = self._forms.reader(ids, request.tools, sampling, constrained=constraint is not None)
+        return Answer(self, ids, sampling, reader, constraint)
 
     def _checked(self, ids: Sequence[int]) -> tuple[int, ...]:
         return self.checked(ids, 0, self.engine.policy)

@@ -9,7 +9,7 @@ import torch
 from ctxkit.errors import MemoryInsufficient
 from ctxkit.models.local.adapter import ModelShape
 from ctxkit.models.local.paging.context import KVContext
-from ctxkit.models.local.paging.pool import PAGE_TOKENS
+from ctxkit.models.local.paging.pool import PAGE_TOKENS, PagePool
 from ctxkit.models.local.policies.base import Reach
 
 _LEFT_FREE = 0.1
@@ -66,27 +66,19 @@ def needed_pages(context: KVContext, tokens: int, pass_tokens: int) -> int:
     return total
 
 
-def missing_bytes(context: KVContext, tokens: int, pass_tokens: int) -> int:
-    """By how much reading `tokens` more would go over what the pool may take; 0 where it would not."""
-    pool = context.pool
-    if pool.max_bytes is None:
-        return 0
-    return max(0, _needed_bytes(context, tokens, pass_tokens) - pool.max_bytes)
+def missing_bytes(pool: PagePool, pages: int) -> int:
+    """By how much `pages` more would go over what the pool may take; 0 where they would not."""
+    return 0 if pool.max_bytes is None else max(0, (pool.used + pages) * pool.page_bytes - pool.max_bytes)
 
 
-def check_memory(context: KVContext, tokens: int, pass_tokens: int) -> None:
-    """Raises MemoryInsufficient where reading `tokens` more would take more than the pool may."""
-    if not missing_bytes(context, tokens, pass_tokens):
+def check_memory(pool: PagePool, pages: int, tokens: int) -> None:
+    """Raises MemoryInsufficient where `pages` more, for a text of `tokens`, would take more than the pool may."""
+    if not missing_bytes(pool, pages):
         return
-    needed, allowed = _needed_bytes(context, tokens, pass_tokens), context.pool.max_bytes or 0
+    needed, allowed = (pool.used + pages) * pool.page_bytes, pool.max_bytes or 0
     raise MemoryInsufficient(
-        f"{len(context) + tokens:,} tokens need {needed:,} bytes of keys and values, and {allowed:,} are allowed. "
-        "Shorten the prompt, close a session, allow more (`max_kv_bytes`), or use a policy that keeps less, such as "
-        "StreamingLLM",
+        f"{tokens:,} tokens need {needed:,} bytes of keys and values, and {allowed:,} are allowed. Shorten the prompt, "
+        "close a session, allow more (`max_kv_bytes`), or use a policy that keeps less, such as StreamingLLM",
         needed_bytes=needed,
         allowed_bytes=allowed,
     )
-
-
-def _needed_bytes(context: KVContext, tokens: int, pass_tokens: int) -> int:
-    return (context.pool.used + needed_pages(context, tokens, pass_tokens)) * context.pool.page_bytes
