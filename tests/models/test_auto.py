@@ -13,7 +13,7 @@ from ctxkit.models.local import Engine
 from ctxkit.models.local.adapter import LayerShape, ModelShape
 from ctxkit.models.local.auto import auto
 from ctxkit.models.local.paging.memory import kv_bytes, needed_pages
-from ctxkit.models.local.policies import Policy, StreamingLLM
+from ctxkit.models.local.policies import Full, Policy, StreamingLLM
 from ctxkit.models.local.policies.base import Reach
 from ctxkit.testing import tiny_llama
 
@@ -31,7 +31,7 @@ def choose(tokens: int, memory_bytes: int | None = None, **more: Any) -> Any:
 
 def test_everything_is_seen_up_to_the_window() -> None:
     choice = choose(1000)
-    assert type(choice.policy) is Policy
+    assert type(choice.policy) is Full
     assert "1,000 tokens fit the window of 1,000" in choice.reason
 
 
@@ -43,7 +43,7 @@ def test_one_token_more_is_streamed_through_the_whole_window() -> None:
 
 def test_memory_decides_within_the_window() -> None:
     needed = kv_bytes(shape(), 900)
-    assert type(choose(900, needed).policy) is Policy
+    assert type(choose(900, needed).policy) is Full
     choice = choose(900, needed - 1)
     assert isinstance(choice.policy, StreamingLLM)
     assert f"need {needed:,} bytes" in choice.reason
@@ -62,7 +62,7 @@ def test_what_is_chosen_passes_the_engines_own_check() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
-@pytest.mark.parametrize(("policy", "reach"), [(Policy(), None), (StreamingLLM(4, 50), Reach(4, 50))])
+@pytest.mark.parametrize(("policy", "reach"), [(Full(), None), (StreamingLLM(4, 50), Reach(4, 50))])
 def test_bytes_are_what_a_context_counts(dtype: torch.dtype, policy: Policy, reach: Reach | None) -> None:
     engine = Engine(tiny_llama(), kv_dtype=dtype)
     context = engine.new_context(policy)
@@ -73,13 +73,13 @@ def test_bytes_are_what_a_context_counts(dtype: torch.dtype, policy: Policy, rea
 
 def test_layers_that_slide_are_counted_by_their_window() -> None:
     assert kv_bytes(shape(sliding=32), 50_000) < 0.6 * kv_bytes(shape(), 50_000)
-    assert type(choose(900, kv_bytes(shape(sliding=32), 900), shape=shape(sliding=32)).policy) is Policy
+    assert type(choose(900, kv_bytes(shape(sliding=32), 900), shape=shape(sliding=32)).policy) is Full
 
 
 def test_int8_holds_what_float32_does_not() -> None:
     allowed = kv_bytes(shape(), 3000, dtype=torch.int8)
     assert isinstance(choose(3000, allowed, window_tokens=4000).policy, StreamingLLM)
-    assert type(choose(3000, allowed, window_tokens=4000, kv_dtype=torch.int8).policy) is Policy
+    assert type(choose(3000, allowed, window_tokens=4000, kv_dtype=torch.int8).policy) is Full
 
 
 def test_shorter_passes_leave_more_memory_to_the_window() -> None:
@@ -101,7 +101,7 @@ def test_too_little_memory_for_any_window_is_refused() -> None:
 def test_a_text_longer_than_the_window_of_a_model_that_cannot_be_turned_is_refused() -> None:
     with pytest.raises(PolicyError, match="shorten the prompt"):
         choose(2000, shape=shape(turnable=False))
-    assert type(choose(1000, shape=shape(turnable=False)).policy) is Policy
+    assert type(choose(1000, shape=shape(turnable=False)).policy) is Full
 
 
 @pytest.mark.parametrize(

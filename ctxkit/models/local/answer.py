@@ -18,13 +18,16 @@ from ctxkit.protocols import Reply, Sampling, TokenLogprob
 
 if TYPE_CHECKING:
     from ctxkit.models.local.model import LocalModel
+    from ctxkit.models.local.policies.base import Policy
+    from ctxkit.models.local.session import LocalSession
 
 
 class Answer:
     """A `PieceSource` over a local model.
 
     ids: the prompt, exactly as it is fed. reader: tells the answer's text from calls and thinking. constraint: what may
-    stand in it. The model's end tokens count as completion tokens and never show as text.
+    stand in it. policy: the model's by default. session: has read the prompt already, and has the answer afterwards.
+    The model's end tokens count as completion tokens and never show as text.
     """
 
     def __init__(
@@ -34,12 +37,17 @@ class Answer:
         sampling: Sampling,
         reader: AnswerReader,
         constraint: Constraint | None = None,
+        *,
+        policy: Policy | None = None,
+        session: LocalSession | None = None,
     ) -> None:
         self.model = model
         self.ids = ids
         self.sampling = sampling
         self.reader = reader
         self.constraint = constraint
+        self.policy = policy
+        self.session = session
         self.completion_tokens = 0
         self.logprobs: list[TokenLogprob] = []
 
@@ -80,11 +88,15 @@ class Answer:
         scheduler, most = self.model.scheduler, self.sampling.max_tokens
         dice = SeededDice(self.sampling.seed)
         with ExitStack() as stack:
-            context = stack.enter_context(scheduler.admitted(self.ids, most))
+            if self.session is None:
+                context, logits = stack.enter_context(scheduler.admitted(self.ids, most, self.policy)), None
+            else:
+                context, logits = stack.enter_context(self.session.answering(most))
             how = self.model.speculates(context.policy)
             drafting = None if how is None else how.drafting(self.sampling, dice, len(self.ids) + most)
             drafter = None if drafting is None else stack.enter_context(drafting)
-            logits = scheduler.prefill(self.ids[len(context) :], context, stopped.is_set)
+            if logits is None:
+                logits = scheduler.prefill(self.ids[len(context) :], context, stopped.is_set)
             if logits is None or stopped.is_set():
                 return
             chooser = Chooser(self.sampling, dice, self.constraint)

@@ -12,6 +12,7 @@ from ctxkit.errors import MemoryInsufficient, PolicyError
 from ctxkit.models.local.adapter import ModelShape
 from ctxkit.models.local.paging.memory import kv_bytes
 from ctxkit.models.local.policies.base import Policy, Reach
+from ctxkit.models.local.policies.full import Full
 from ctxkit.models.local.policies.streaming_llm import StreamingLLM
 
 Task = Literal["chat", "lookup"]
@@ -84,7 +85,7 @@ def full_attention(ask: Ask) -> Choice | None:
     if ask.tokens > ask.window_tokens or not ask.fits():
         return None
     fits = f"{ask.tokens:,} tokens fit the window of {ask.window_tokens:,}, in {ask.bytes_of():,} bytes"
-    return Choice(Policy(), f"full attention: {fits}")
+    return Choice(Full(), f"full attention: {fits}")
 
 
 def streaming(ask: Ask) -> Choice:

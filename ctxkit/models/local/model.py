@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from ctxkit.errors import PromptError
 from ctxkit.models.catalog import DEFAULT_MODEL
 from ctxkit.models.local.answer import Answer
+from ctxkit.models.local.auto import Choice, Task, auto
 from ctxkit.models.local.batching import Scheduler
 from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.forms import Forms
@@ -41,7 +43,8 @@ class LocalModel:
     window_tokens: prompt and answer together; the model's `max_position_embeddings` by default.
     eos_ids: tokens that end an answer; read from the model and the tokenizer by default.
     policy: how its memory is kept and seen; full attention by default. One that bounds what a token sees
-        (`StreamingLLM`) also lifts the window: prompts and sessions may then be of any length.
+        (`StreamingLLM`) also lifts the window: prompts and sessions may then be of any length. "auto" picks for each
+        answer by its length, the window and memory (`choose`), and logs what it picked and why.
     prefill_tokens, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes: as `Engine` says.
     speculation: how tokens are drafted, `NGram()` or `Draft(smaller_model)`; the answers stay what they are. May be set
         at any time, for the answers that begin after it.
@@ -59,7 +62,7 @@ class LocalModel:
         name: str | None = None,
         window_tokens: int | None = None,
         eos_ids: Collection[int] | None = None,
-        policy: Policy | None = None,
+        policy: Policy | Literal["auto"] | None = None,
         prefill_tokens: int = 512,
         kv_dtype: torch.dtype | None = None,
         max_kv_bytes: int | None = None,
@@ -67,9 +70,10 @@ class LocalModel:
         prefix_bytes: int | None = None,
         speculation: Speculation | None = None,
     ) -> None:
+        self.chooses = policy == "auto"
         self.engine = Engine(
             model,
-            policy=policy,
+            policy=None if isinstance(policy, str) else policy,
             prefill_tokens=prefill_tokens,
             kv_dtype=kv_dtype,
             max_kv_bytes=max_kv_bytes,
@@ -92,7 +96,7 @@ class LocalModel:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         cache_dir: str | Path | None = None,
-        policy: Policy | None = None,
+        policy: Policy | Literal["auto"] | None = None,
         kv_dtype: torch.dtype | None = None,
         max_kv_bytes: int | None = None,
         host_kv_bytes: int | None = None,
@@ -187,7 +191,7 @@ class LocalModel:
         if kinds:
             raise PromptError(f"{self.name} reads text only; leave out the blocks of type {', '.join(sorted(kinds))}")
         ids = self.render(request.messages, tools=request.tools).ids if request.ids is None else request.ids
-        return self._checked(ids or ())
+        return self._valid(ids or ()) if self.chooses else self._checked(ids or ())
 
     def prompt_spans(
         self, prompt: Promptable, pinned_roles: Collection[str]
@@ -276,16 +280,50 @@ class LocalModel:
     def _answer(self, prompt: Promptable, sampling: Sampling) -> Answer:
         request = as_request(prompt, {self.name, self.counter.name})
         ids = self.prompt_ids(request)
-        self.check_length(len(ids), self.engine.policy, sampling.max_tokens)
-        constraint = self._forms.constraint(request.tools, sampling)
-        reader = self._forms.reader(ids, request.tools, sampling, constrained=constraint is not None)
-        return Answer(self, ids, sampling, reader, constraint)
+        if not self.chooses:
+            self.check_length(len(ids), self.engine.policy, sampling.max_tokens)
+            return self.answer_to(ids, request.tools, sampling)
+        choice = self.choose(len(ids), sampling.max_tokens)
+        logger.info("%s: %s", self.name, choice.reason)
+        return self.answer_to(ids, request.tools, sampling, policy=choice.policy)
+
+    def answer_to(
+        self,
+        ids: Sequence[int],
+        tools: Sequence[Tool],
+        sampling: Sampling,
+        *,
+        policy: Policy | None = None,
+        session: LocalSession | None = None,
+    ) -> Answer:
+        """The answer to a prompt of these ids, not yet begun."""
+        constraint = self._forms.constraint(tools, sampling)
+        reader = self._forms.reader(ids, tools, sampling, constrained=constraint is not None)
+        return Answer(self, ids, sampling, reader, constraint, policy=policy, session=session)
+
+    def choose(self, prompt_tokens: int, answer_tokens: int, *, task: Task | None = None) -> Choice:
+        """The policy that `policy="auto"` picks for texts of these lengths, and why. Raises as `auto`."""
+        return auto(
+            self.engine.shape,
+            window_tokens=self.window_tokens,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+            memory_bytes=self.engine.pool.max_bytes,
+            kv_dtype=self.engine.kv_dtype,
+            pass_tokens=self.engine.prefill_tokens,
+            task=task,
+        )
 
     def _checked(self, ids: Sequence[int]) -> tuple[int, ...]:
         return self.checked(ids, 0, self.engine.policy)
 
     def checked(self, ids: Sequence[int], before: int, policy: Policy) -> tuple[int, ...]:
         """`ids`, where they may follow `before` tokens under the policy. Raises PromptError."""
+        valid = self._valid(ids)
+        self.check_length(before + len(ids), policy)
+        return valid
+
+    def _valid(self, ids: Sequence[int]) -> tuple[int, ...]:
         if not ids:
             raise PromptError("the prompt has no tokens; give at least one")
         size = int(self.model.config.get_text_config().vocab_size)
@@ -293,7 +331,6 @@ class LocalModel:
             raise PromptError(
                 f"ids must be in [0, {size}), got {min(ids)} to {max(ids)}; were they made for this model?"
             )
-        self.check_length(before + len(ids), policy)
         return tuple(ids)
 
     def check_length(self, tokens: int, policy: Policy, max_tokens: int = 0) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,9 @@ from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.saved import SavedPages, capture
 from ctxkit.models.local.policies.base import Policy, Span
 from ctxkit.models.local.prefixes import common_tokens
-from ctxkit.models.requests import Promptable
+from ctxkit.models.requests import GREEDY, Promptable
+from ctxkit.models.streams import PieceStream, drain
+from ctxkit.protocols import Reply, Sampling, Tool
 
 if TYPE_CHECKING:
     from ctxkit.models.local.model import LocalModel
@@ -101,6 +104,29 @@ class LocalSession:
         self.engine.check(self.context, len(vectors))
         self._logits = self.engine.forward([EMBEDDED] * len(vectors), self.context, embeddings=vectors)[-1]
         return self.logits
+
+    def generate(self, sampling: Sampling = GREEDY, *, tools: Sequence[Tool] = ()) -> Reply:
+        """Answers the text as it stands, and has the answer in it then; see `stream`."""
+        return drain(self.stream(sampling, tools=tools))
+
+    def stream(self, sampling: Sampling = GREEDY, *, tools: Sequence[Tool] = ()) -> PieceStream:
+        """Answers piece by piece, as `LocalModel.stream` does, from what is in memory.
+
+        The text then ends with the answer, but for what the model says only to end it. tools: of the prompt, so that a
+        call in the answer is known as one. Raises PromptError, MemoryInsufficient.
+        """
+        if not len(self):
+            raise PromptError("nothing was read yet; give `step` or `sync_prompt` something to answer")
+        self.model.check_length(len(self), self.policy, sampling.max_tokens)
+        return PieceStream(self.model.answer_to(self.ids, tools, sampling, session=self))
+
+    @contextmanager
+    def answering(self, max_tokens: int) -> Iterator[tuple[KVContext, Tensor]]:
+        """For an answer that is being made: the context, which it appends to, and the logits after the text."""
+        self.engine.check(self.context, max_tokens)
+        logits = torch.from_numpy(self.logits)
+        self._logits = None
+        yield self.context, logits
 
     def end_turn(self) -> None:
         """Tells the policy that a turn is over: some keep less then."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from ctxkit.errors import MemoryInsufficient, PromptError
 from ctxkit.models import LocalModel
 from ctxkit.models.local.policies import Full, Policy, StreamingLLM
 from ctxkit.models.local.session import Synced
+from ctxkit.protocols import Sampling
 from ctxkit.testing import tiny_llama, tiny_model
 
 IDS = list(np.random.default_rng(0).integers(3, 270, 400))
@@ -149,6 +152,33 @@ def test_a_policy_that_bounds_what_is_seen_lifts_the_window(model: LocalModel) -
     endless = LocalModel(narrow.model, narrow.counter, policy=StreamingLLM(4, 40))
     assert endless.generate("word " * 60).completion_tokens
     del model
+
+
+def test_a_dialogue_reads_each_turn_once(model: LocalModel) -> None:
+    messages = [{"role": "user", "content": "Where is the rain in the lane?"}]
+    with model.session() as session:
+        session.sync_prompt(messages)
+        reply = session.generate(Sampling(max_tokens=8))
+        assert reply.text == model.generate(messages, Sampling(max_tokens=8)).text
+        before = len(session)
+        synced = session.sync_ids([*session.ids, *IDS[:5]])
+        assert synced == Synced(before, 5)
+
+
+def test_an_answer_leaves_a_branch_as_it_was(model: LocalModel) -> None:
+    with model.session() as session:
+        session.step(IDS[:40])
+        with session.fork() as one, session.fork() as two:
+            assert one.generate(Sampling(max_tokens=6)) == two.generate(Sampling(max_tokens=6))
+        assert session.ids == tuple(IDS[:40])
+
+
+@pytest.mark.parametrize(("words", "kept"), [(5, Full()), (100, StreamingLLM)])
+def test_auto_picks_by_length_and_says_so(words: int, kept: Any, caplog: pytest.LogCaptureFixture) -> None:
+    chooser = tiny_model(window_tokens=256, policy="auto")
+    with caplog.at_level("INFO", logger="ctxkit"):
+        assert chooser.generate("word " * words, Sampling(max_tokens=4)).completion_tokens
+    assert ("full attention:" if kept == Full() else "StreamingLLM: ") in caplog.text
 
 
 def test_nothing_read_has_no_logits_and_wrong_places_are_named(model: LocalModel) -> None:
