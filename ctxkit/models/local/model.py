@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from ctxkit.errors import PromptError
 from ctxkit.models.catalog import DEFAULT_MODEL
 from ctxkit.models.local.answer import Answer
+from ctxkit.models.local.encoder import CausalEncoder, Pooling
 from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.loading import eos_ids_of, load_weights
 from ctxkit.models.local.policies.base import Policy, Span
@@ -167,6 +169,10 @@ class LocalModel:
     def session(self, policy: Policy | None = None) -> LocalSession:
         """An empty text in this model's memory, under the model's policy or another."""
         return LocalSession(self, policy)
+
+    def encoder(self, pooling: Pooling = "last", **settings: Any) -> CausalEncoder:
+        """This model as an `Encoder` for an `Index`; settings as `CausalEncoder` takes them."""
+        return CausalEncoder(self, pooling, **settings)
 
     # --- capabilities ------------------------------------------------------------------------------------------
 
