@@ -344,6 +344,19 @@ class Vectors:
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
 
+@dataclass(frozen=True)
+class TokenVectors(Vectors):
+    """`Vectors` with one row per token.
+
+    token_ids: int32 [rows], ids of the encoder's own vocabulary. Token-aware clustering makes one k-means per id.
+    spans: int32 [rows, 2], half-open character spans in the row's own text; empty (0, 0) for tokens that stand in no
+        text: special tokens, markers, the masks that a query is padded with.
+    """
+
+    token_ids: np.ndarray
+    spans: np.ndarray
+
+
 @runtime_checkable
 class Spanned(Protocol):
     """Vectors that know where in the text each row stands: half-open char spans, int32 [rows, 2]; (0, 0): nowhere."""

@@ -2,6 +2,7 @@
 
 from ctxkit.retrieval.encoders import (
     CachedEncoder,
+    CentredEncoder,
     HashingEncoder,
     MultiVectorEncoder,
     SentenceTransformerEncoder,
@@ -22,6 +23,7 @@ from ctxkit.retrieval.to_budget import retrieve_to_budget
 __all__ = [
     "BuildOptions",
     "CachedEncoder",
+    "CentredEncoder",
     "Change",
     "CrossEncoderReranker",
     "Fusion",

@@ -131,11 +131,29 @@ def _inputs(model: PreTrainedModel, fed: Tensor) -> dict[str, Tensor]:
     return {"inputs_embeds": fed.to(model.dtype)} if fed.is_floating_point() else {"input_ids": fed}
 
 
-def hidden_states(model: PreTrainedModel, fed: Tensor, positions: Tensor, doing: Pass) -> Tensor:
-    """As `run`, without the head: the last hidden states after the final norm, [batch, queries, hidden size]."""
-    given: dict[str, Any] = {ARGUMENT: doing, **_inputs(model, fed)}
-    with _switched(model):
-        return model.base_model(position_ids=positions, use_cache=False, **given).last_hidden_state
+@contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within it the model is as transformers made it, for this thread alone: ctxkit's other passes wait."""
+    lock, _ = _held(model)
+    with lock:
+        yield
+
+
+def decoder_layers(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
+    """The layers, first to last: the list whose entry i holds the attention that calls itself layer i.
+
+    Raises ModelError where there is no such list of all layers.
+    """
+    wanted = list(range(int(model.config.get_text_config().num_hidden_layers)))
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and [_layer_index(layer) for layer in module] == wanted:
+            return tuple(module)
+    raise ModelError(f"the layers of {type(model).__name__} are not in one list; their states cannot be read apart")
+
+
+def _layer_index(layer: torch.nn.Module) -> int | None:
+    found = (getattr(module, "layer_idx", None) for module in layer.modules())
+    return next((index for index in found if isinstance(index, int)), None)
 
 
 def probe(model: PreTrainedModel) -> ModelShape:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ctxkit.models.catalog import DEFAULT_MODEL
 from ctxkit.models.local.answer import Answer
 from ctxkit.models.local.auto import Choice, Task, auto
 from ctxkit.models.local.batching import Scheduler
+from ctxkit.models.local.encoder import CausalEncoder, Pooling
 from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.forms import Forms
 from ctxkit.models.local.loading import eos_ids_of, load_weights
@@ -213,6 +214,10 @@ class LocalModel:
     def session(self, policy: Policy | None = None) -> LocalSession:
         """An empty text in this model's memory, under the model's policy or another."""
         return LocalSession(self, policy)
+
+    def encoder(self, pooling: Pooling = "last", **settings: Any) -> CausalEncoder:
+        """This model as an `Encoder` for an `Index`; settings as `CausalEncoder` takes them."""
+        return CausalEncoder(self, pooling, **settings)
 
     # --- capabilities ------------------------------------------------------------------------------------------
 

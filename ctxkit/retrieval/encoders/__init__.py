@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctxkit.errors import IndexMismatch
 from ctxkit.protocols import Encoder
 from ctxkit.retrieval.encoders.cached import CachedEncoder
+from ctxkit.retrieval.encoders.centred import CentredEncoder
 from ctxkit.retrieval.encoders.hashing import HashingEncoder
 from ctxkit.retrieval.encoders.multi_vector import MultiVectorEncoder
 from ctxkit.retrieval.encoders.sentence_transformer import SentenceTransformerEncoder
@@ -18,6 +19,7 @@ _BY_CLASS = {
 
 __all__ = [
     "CachedEncoder",
+    "CentredEncoder",
     "HashingEncoder",
     "MultiVectorEncoder",
     "SentenceTransformerEncoder",

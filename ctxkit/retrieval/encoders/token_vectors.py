@@ -8,20 +8,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from ctxkit.protocols import TokenVectors as TokenVectors
 from ctxkit.protocols import Vectors
-
-
-@dataclass(frozen=True)
-class TokenVectors(Vectors):
-    """`Vectors` with one row per token.
-
-    token_ids: int32 [rows], ids of the encoder's own vocabulary. Token-aware clustering makes one k-means per id.
-    spans: int32 [rows, 2], half-open character spans in the row's own text; empty (0, 0) for tokens that stand in no
-        text: special tokens, markers, the masks that a query is padded with.
-    """
-
-    token_ids: np.ndarray
-    spans: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
