@@ -76,9 +76,14 @@ class Look:
         """A state of this context that all layers share."""
         return state_of(self.part.context.states, (self.part.policy, self.part.track.label, "all layers"))
 
-    def logits(self, q: Tensor) -> Tensor:
-        """float32 [rows, heads in a group, candidates]; q [rows, heads in a group, dims] stands at `first_query`."""
+    def logits(self, q: Tensor, of: Tensor | None = None) -> Tensor:
+        """float32 [rows, heads in a group, n]; q [rows, heads in a group, dims] stands at `first_query`.
+
+        of: int64 [n], sorted numbers of candidates; by default all of them.
+        """
         runs, page = self.part.candidates, self.part.track.pool.page_tokens
+        if of is not None:
+            runs = runs.pick(of.cpu().numpy())
         turns = self._turned(q[:, :, None].float(), np.array([-self.part.origin]))[:, :, 0]
         entries = self._entries(runs, self.part.origin - runs.origin)
         layout = layout_of(entries, self._frequencies)
@@ -87,20 +92,23 @@ class Look:
             turns, self.part.track.pool.pages, table_of(entries, layout), layout.turns, **how
         )
         inside = (np.arange(page) < runs.count[:, None]).ravel()
+        self.touch(len(q) * runs.tokens * self.part.track.pool.key_bytes)
         return padded[..., torch.from_numpy(np.flatnonzero(inside)).to(padded.device)]
 
     def keys(self, *, rotated: bool = True, start: int = 0, end: int | None = None) -> Tensor:
         """float32 [rows, candidates start .. end - 1, dims]; rotated where they stand, or as before any rotation."""
         runs = self.part.candidates
         runs = runs.pick(np.arange(start, runs.tokens if end is None else end))
-        back = -runs.origin if rotated else None
-        if back is None:  # each token by its own angle
-            runs = _single_tokens(runs)
-            back = runs.position - runs.origin
-        entries = self._entries(runs, back)
+        entries = self._entries(runs, -runs.origin)
         layout = layout_of(entries, self._frequencies)
         table = table_of(entries, layout)
-        return self.kernels.gather(self.part.track.pool.pages, table, layout.turns, runs.tokens)[0]
+        keys = self.kernels.gather(self.part.track.pool.pages, table, layout.turns, runs.tokens)[0]
+        self.touch(len(keys) * runs.tokens * self.part.track.pool.key_bytes)
+        return keys if rotated else self._turned(keys, -runs.token_positions())
+
+    def touch(self, count: int) -> None:
+        """Notes that a selection has read so many bytes. What `Look` itself reads is noted already."""
+        self.part.context.bytes_touched += count
 
     def scores(self, start: int = 0, end: int | None = None) -> Tensor:
         """float32 [rows, candidates start .. end - 1], what `observe` made of them; zeros before the first."""
@@ -112,10 +120,13 @@ class Look:
         at = np.searchsorted(track.runs.token_positions(), positions)
         return torch.from_numpy(track.scores[rows][:, at]).to(self.frame_q.device)
 
-    def summaries(self, policy: Policy, block_tokens: int, *, rotated: bool = True) -> Tensor:
+    def summaries(
+        self, policy: Policy, block_tokens: int, *, rotated: bool = True, only: Tensor | None = None
+    ) -> Tensor:
         """What `policy.represent` made of each whole block of candidates, [rows, blocks, ...]; made once per block.
 
         Block b are the candidates b * block_tokens .. (b + 1) * block_tokens - 1; what is left over belongs to none.
+        only: int64 [rows, n], the numbers along the third dimension that are read.
         """
         positions = self.positions
         heads = positions[: len(positions) // block_tokens * block_tokens : block_tokens]
@@ -131,7 +142,9 @@ class Look:
             known = (heads, made if known[1] is None else torch.cat([known[1], made], dim=1))
             self.state["summaries"] = known
         assert known[1] is not None
-        return known[1]
+        found = known[1] if only is None else known[1].take_along_dim(only[:, None, :, None], dim=2)
+        self.touch(found.numel() * found.element_size())
+        return found
 
     def _entries(self, runs: Runs, shifts: Array) -> list[Entries]:
         pages = self.part.track.pages[self.part.track.rows[self.layer]][:, runs.slot]
@@ -162,9 +175,3 @@ def select_views(part: Part, call: AttentionCall, q: Tensor, kernels: AttentionK
     else:
         views = [View.of(candidates.pick(row[row >= 0])).then(part.base) for row in chosen.cpu().numpy()]
     return [part.policy.place(view, part.start, part.track.label) for view in views]
-
-
-def _single_tokens(runs: Runs) -> Runs:
-    slots, offsets = runs.token_places()
-    one = np.ones(len(slots), np.int64)
-    return Runs(slots, offsets, one, runs.token_positions(), np.repeat(runs.origin, runs.count))

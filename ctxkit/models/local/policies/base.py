@@ -53,6 +53,15 @@ class View:
         full = np.full(len(runs), FAR, np.int64)
         return cls(runs, np.full(len(runs), min(reach, FAR), np.int64), np.zeros(len(runs), np.int64), full)
 
+    def at(self, index: Array) -> View:
+        """Some of the runs."""
+        return View(self.runs.at(index), self.reach[index], self.gap[index], self.hold[index])
+
+    def single(self) -> View:
+        """The same tokens, each a run of its own."""
+        reach, gap, hold = (np.repeat(column, self.runs.count) for column in (self.reach, self.gap, self.hold))
+        return View(self.runs.single(), reach, gap, hold)
+
     def then(self, more: View) -> View:
         """Both, in the order of the text."""
         columns = [np.concatenate(pair) for pair in zip(self.runs.columns, more.runs.columns, strict=True)]
@@ -67,10 +76,9 @@ class View:
 
     def packed(self, first_query: int) -> View:
         """Seen as if the tokens before `first_query` followed each other without holes, up to it."""
-        behind = np.cumsum(self.runs.count[::-1])[::-1]  # tokens from this run's first on
-        before = self.runs.position < first_query
-        after = int(self.runs.count[~before].sum())
-        return replace(self, gap=np.where(before, first_query - self.runs.position - behind + after, 0))
+        inner = np.clip(first_query - self.runs.position, 0, self.runs.count)  # a run may go on beyond it
+        behind = np.cumsum(inner[::-1])[::-1]  # tokens from this run's first on
+        return replace(self, gap=np.where(inner > 0, first_query - self.runs.position - behind, 0))
 
 
 @dataclass
@@ -213,5 +221,6 @@ def state_of(states: dict[Any, dict[str, Any]], key: Any) -> dict[str, Any]:
     return states.setdefault(key, {})
 
 
-def copied_states(states: Mapping[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    return {key: dict(state) for key, state in states.items()}
+def copied_states(states: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Dictionaries within dictionaries are copied too: a composed policy's parts have theirs there."""
+    return {key: copied_states(state) if isinstance(state, dict) else state for key, state in states.items()}
