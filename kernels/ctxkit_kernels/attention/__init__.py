@@ -11,7 +11,7 @@ from ctxkit_kernels.attention.interface import (
     merge_state,
     with_sink,
 )
-from ctxkit_kernels.attention.reference import TorchAttention, chunk_logits, shift_turns, turned
+from ctxkit_kernels.attention.reference import TorchAttention, chunk_logits, precise, shift_turns, turned
 
 __all__ = [
     "AttentionKernels",
@@ -25,6 +25,7 @@ __all__ = [
     "attention_kernels",
     "chunk_logits",
     "merge_state",
+    "precise",
     "shift_turns",
     "turned",
     "with_sink",

@@ -37,7 +37,7 @@ class TorchAttention:
             part[table.turn.long()].repeat_interleave(page, dim=1).to(q.device) for part in (turns.cos, turns.sin)
         )
         keys = turned(keys, cos, -sin)
-        logits = _capped(torch.einsum("rgd,rtd->rgt", _precise(q), keys) * scale, softcap)
+        logits = _capped(torch.einsum("rgd,rtd->rgt", precise(q), keys) * scale, softcap)
         if table.bias is not None:
             logits = logits + table.bias.repeat_interleave(page, dim=-1)
         return logits.masked_fill(~_inside(table, page)[:, None], -math.inf)
@@ -63,7 +63,7 @@ class TorchAttention:
     ) -> Merged:
         blocks = []
         for start in range(0, q.shape[2], _BLOCK_QUERIES):
-            some = _precise(q[:, :, start : start + _BLOCK_QUERIES])
+            some = precise(q[:, :, start : start + _BLOCK_QUERIES])
             parts = [
                 _weighted(*_block(some, first_position + start, _slice(seen, at), frequencies, scale, softcap))
                 for at in range(0, seen.keys.shape[1], _BLOCK_KEYS)
@@ -92,10 +92,10 @@ def chunk_logits(
     q: Tensor, first_position: int, seen: Gathered, frequencies: Tensor, *, scale: float, softcap: float = 0.0
 ) -> Tensor:
     """The logits of `chunk_attention`, float32 [rows, heads in a group, queries, tokens], all of them at once."""
-    return _block(_precise(q), first_position, seen, frequencies, scale, softcap)[0]
+    return _block(precise(q), first_position, seen, frequencies, scale, softcap)[0]
 
 
-def _precise(vectors: Tensor) -> Tensor:
+def precise(vectors: Tensor) -> Tensor:
     """As float32; float64 as it is."""
     return vectors if vectors.dtype == torch.float64 else vectors.float()
 
@@ -108,7 +108,7 @@ def _tokens(part: Tensor, scales: Tensor | None, table: Table) -> Tensor:
     inside = table.count[..., None] > 0  # a padding run may name any page
     which = torch.where(inside, table.pages.long()[..., None], 0).expand_as(at)
     tokens = part[which, at].flatten(1, 2)
-    tokens = _precise(tokens)
+    tokens = precise(tokens)
     return tokens if scales is None else tokens * scales[which, at].flatten(1, 2)[..., None]
 
 

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxkit.errors import MemoryInsufficient
+from ctxkit.models.local.engine import Engine
 from ctxkit.models.local.paging.tiered import TieredPool
+from ctxkit.models.local.policies import InfLLM, Policy, Quest, TokenSelect
+from ctxkit.testing import tiny_llama
 
 PAGE = 2
 PAGE_BYTES = PAGE * (1 + 1) * 4
@@ -89,3 +92,28 @@ def test_both_memories_together_have_a_limit() -> None:
     pool.take(4)
     with pytest.raises(MemoryInsufficient):
         pool.take(1)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        TokenSelect(keep_tokens=16, sinks=4, recent=24),
+        Quest(keep_tokens=16, page=8, dense_layers=0, sinks=4, recent=24),
+        InfLLM(blocks=2, block_tokens=8, representatives=2, sinks=4, recent=24),
+    ],
+    ids=lambda policy: type(policy).__name__,
+)
+def test_a_small_device_gives_what_a_large_one_gives(policy: Policy) -> None:
+    ids = np.random.default_rng(0).integers(3, 270, 400).tolist()
+    large, small = (
+        Engine(tiny_llama(), prefill_tokens=32),
+        Engine(tiny_llama(), prefill_tokens=32, max_kv_bytes=120_000, host_kv_bytes=10_000_000),
+    )
+    rows = []
+    for engine in (large, small):
+        context = engine.new_context(policy)
+        first = engine.prefill(ids, context)
+        assert first is not None
+        rows.append(torch.stack([first, *(engine.step([context], [token])[0] for token in ids[:6])]))
+    torch.testing.assert_close(rows[1], rows[0], rtol=1e-4, atol=1e-4)
+    assert small.pool.allocated_bytes <= 120_000 < large.pool.allocated_bytes

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ctxkit.models.local.policies import (
     ACT,
+    InfLLM,
     LMInfinite,
     LogN,
     Policy,
     RazorAttention,
     StreamingLLM,
+    TokenSelect,
     ZeroTuning,
 )
 from ctxkit.models.local.profile import HeadProfile
@@ -141,5 +143,7 @@ CASES = [
     Case(_RAZOR, _retrieval(rest=True)),
     Case(replace(_RAZOR, compensates=False), _retrieval(rest=False), name="RazorAttention, without the rest"),
     Case(ACT(beta=0.3, threshold=0.05, heads=frozenset({(1, 0)})), calibrated),
+    Case(TokenSelect(keep_tokens=12, sinks=4, recent=20, reuse_cosine=None)),
+    Case(InfLLM(blocks=2, block_tokens=8, representatives=2, sinks=4, recent=20)),
     Case(StreamingLLM(sinks=4, recent=40) | ZeroTuning(0.3) | LogN(30), name="StreamingLLM | ZeroTuning | LogN"),
 ]

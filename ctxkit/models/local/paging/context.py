@@ -49,6 +49,7 @@ class KVContext:
         self.surprisal = np.zeros(0, np.float32)
         self.states: dict[Any, dict[str, Any]] = {}
         self._next: Tensor | None = None  # logits after the last token, for its successor's surprisal
+        self.bytes_touched = 0  # what all passes have read: keys and values seen, and what selections looked at
         self.exact_from = 0  # cropping to fewer tokens than this would leave out what was seen then
         self.tracks = [Track(pool, label, members) for label, members in _partition(shape, policy)]
 

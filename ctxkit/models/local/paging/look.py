@@ -13,8 +13,18 @@ from ctxkit.models.local.adapter import AttentionCall
 from ctxkit.models.local.paging.part import Part
 from ctxkit.models.local.paging.runs import Array, Runs
 from ctxkit.models.local.paging.tables import Entries, layout_of, table_of
+from ctxkit.models.local.paging.tiered import TieredPool
 from ctxkit.models.local.policies.base import Policy, View, state_of
-from ctxkit_kernels.attention import AttentionKernels, shift_turns, turned
+from ctxkit_kernels.attention import (
+    AttentionKernels,
+    Pages,
+    Table,
+    Turns,
+    attention_kernels,
+    precise,
+    shift_turns,
+    turned,
+)
 
 
 @dataclass
@@ -64,43 +74,46 @@ class Look:
     @property
     def q(self) -> Tensor:
         """float32 [rows, heads in a group, queries, dims], rotated where each query stands."""
-        return self._turned(self.frame_q.float(), np.full(self.queries, self.part.origin))
+        return self._turned(precise(self.frame_q), np.full(self.queries, self.part.origin))
 
     def standing(self, position: int) -> Tensor:
         """As `q`, as if every query stood at `position`; at 0: as before any rotation."""
         return self._turned(
-            self.frame_q.float(), position + self.part.origin - self.first_query - np.arange(self.queries)
+            precise(self.frame_q), position + self.part.origin - self.first_query - np.arange(self.queries)
         )
 
     def shared(self) -> dict[str, Any]:
         """A state of this context that all layers share."""
         return state_of(self.part.context.states, (self.part.policy, self.part.track.label, "all layers"))
 
-    def logits(self, q: Tensor) -> Tensor:
-        """float32 [rows, heads in a group, candidates]; q [rows, heads in a group, dims] stands at `first_query`."""
+    def logits(self, q: Tensor, of: Tensor | None = None) -> Tensor:
+        """float32 [rows, heads in a group, n]; q [rows, heads in a group, dims] stands at `first_query`.
+
+        of: int64 [n], sorted numbers of candidates; by default all of them.
+        """
         runs, page = self.part.candidates, self.part.track.pool.page_tokens
-        turns = self._turned(q[:, :, None].float(), np.array([-self.part.origin]))[:, :, 0]
-        entries = self._entries(runs, self.part.origin - runs.origin)
-        layout = layout_of(entries, self._frequencies)
+        if of is not None:
+            runs = runs.pick(of.cpu().numpy())
+        inner = self._turned(precise(q[:, :, None]), np.array([-self.part.origin]))[:, :, 0]
+        kernels, pages, table, turns = self._stored(runs, self.part.origin - runs.origin)
         how: dict[str, Any] = {"scale": self.call.scale, "softcap": self.call.softcap}
-        padded = self.kernels.token_logits(
-            turns, self.part.track.pool.pages, table_of(entries, layout), layout.turns, **how
-        )
+        padded = kernels.token_logits(inner.to(pages.keys.device), pages, table, turns, **how)
         inside = (np.arange(page) < runs.count[:, None]).ravel()
-        return padded[..., torch.from_numpy(np.flatnonzero(inside)).to(padded.device)]
+        self.touch(len(q) * runs.tokens * self.part.track.pool.key_bytes)
+        return padded[..., torch.from_numpy(np.flatnonzero(inside)).to(padded.device)].to(q.device)
 
     def keys(self, *, rotated: bool = True, start: int = 0, end: int | None = None) -> Tensor:
         """float32 [rows, candidates start .. end - 1, dims]; rotated where they stand, or as before any rotation."""
         runs = self.part.candidates
         runs = runs.pick(np.arange(start, runs.tokens if end is None else end))
-        back = -runs.origin if rotated else None
-        if back is None:  # each token by its own angle
-            runs = _single_tokens(runs)
-            back = runs.position - runs.origin
-        entries = self._entries(runs, back)
-        layout = layout_of(entries, self._frequencies)
-        table = table_of(entries, layout)
-        return self.kernels.gather(self.part.track.pool.pages, table, layout.turns, runs.tokens)[0]
+        kernels, pages, table, turns = self._stored(runs, -runs.origin)
+        keys = kernels.gather(pages, table, turns, runs.tokens)[0].to(self.frame_q.device)
+        self.touch(len(keys) * runs.tokens * self.part.track.pool.key_bytes)
+        return keys if rotated else self._turned(keys, -runs.token_positions())
+
+    def touch(self, count: int) -> None:
+        """Notes that a selection has read so many bytes. What `Look` itself reads is noted already."""
+        self.part.context.bytes_touched += count
 
     def scores(self, start: int = 0, end: int | None = None) -> Tensor:
         """float32 [rows, candidates start .. end - 1], what `observe` made of them; zeros before the first."""
@@ -112,10 +125,13 @@ class Look:
         at = np.searchsorted(track.runs.token_positions(), positions)
         return torch.from_numpy(track.scores[rows][:, at]).to(self.frame_q.device)
 
-    def summaries(self, policy: Policy, block_tokens: int, *, rotated: bool = True) -> Tensor:
+    def summaries(
+        self, policy: Policy, block_tokens: int, *, rotated: bool = True, only: Tensor | None = None
+    ) -> Tensor:
         """What `policy.represent` made of each whole block of candidates, [rows, blocks, ...]; made once per block.
 
         Block b are the candidates b * block_tokens .. (b + 1) * block_tokens - 1; what is left over belongs to none.
+        only: int64 [rows, n], the numbers along the third dimension that are read.
         """
         positions = self.positions
         heads = positions[: len(positions) // block_tokens * block_tokens : block_tokens]
@@ -131,11 +147,21 @@ class Look:
             known = (heads, made if known[1] is None else torch.cat([known[1], made], dim=1))
             self.state["summaries"] = known
         assert known[1] is not None
-        return known[1]
+        found = known[1] if only is None else known[1].take_along_dim(only[:, None, :, None], dim=2)
+        self.touch(found.numel() * found.element_size())
+        return found
 
-    def _entries(self, runs: Runs, shifts: Array) -> list[Entries]:
+    def _stored(self, runs: Runs, shifts: Array) -> tuple[AttentionKernels, Pages, Table, Turns]:
+        """The tokens as the kernels take them, where they are: of a tiered pool, in the host's memory."""
+        pool = self.part.track.pool
         pages = self.part.track.pages[self.part.track.rows[self.layer]][:, runs.slot]
-        return [Entries(pages, runs, shifts, None)]
+        kernels, store, frequencies = self.kernels, pool.pages, self._frequencies
+        if isinstance(pool, TieredPool):
+            pages, store, frequencies = pool.on_host(pages), pool.host.pages, frequencies.cpu()
+            kernels = attention_kernels("cpu")
+        entries = [Entries(pages, runs, shifts, None)]
+        layout = layout_of(entries, frequencies)
+        return kernels, store, table_of(entries, layout), layout.turns
 
     @property
     def _frequencies(self) -> Tensor:
@@ -162,9 +188,3 @@ def select_views(part: Part, call: AttentionCall, q: Tensor, kernels: AttentionK
     else:
         views = [View.of(candidates.pick(row[row >= 0])).then(part.base) for row in chosen.cpu().numpy()]
     return [part.place(view) for view in views]
-
-
-def _single_tokens(runs: Runs) -> Runs:
-    slots, offsets = runs.token_places()
-    one = np.ones(len(slots), np.int64)
-    return Runs(slots, offsets, one, runs.token_positions(), np.repeat(runs.origin, runs.count))

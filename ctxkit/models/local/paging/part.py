@@ -13,7 +13,7 @@ from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.runs import Array, Runs
 from ctxkit.models.local.paging.tables import Entries, layout_of, stacked_bias, table_of, token_columns
 from ctxkit.models.local.paging.track import Place, Track
-from ctxkit.models.local.policies.base import SLIDING, View, overrides
+from ctxkit.models.local.policies.base import FAR, SLIDING, View, overrides
 from ctxkit_kernels.attention import AttentionKernels, Gathered
 
 
@@ -69,7 +69,8 @@ class Part:
         runs, reach = self.track.runs, self.context.reach(self.track)
         if reach is None:
             return View.of(runs.since(self.start) if self.selects else runs)
-        recent = View.of(runs.since(max(self.start - reach.recent + 1, reach.sinks)), reach.recent)
+        far = FAR if self.selects else reach.recent  # a selection is made once for the pass: none falls out of both
+        recent = View.of(runs.since(max(self.start - reach.recent + 1, reach.sinks)), far)
         return View.of(runs.before(reach.sinks)).then(recent) if reach.sinks else recent
 
     @cached_property

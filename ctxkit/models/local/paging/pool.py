@@ -64,6 +64,17 @@ class PagePool:
         return sum(part[:0].element_size() * int(np.prod(part.shape[1:])) for part in self.pages)
 
     @property
+    def token_bytes(self) -> int:
+        """One token's key and value in one KV head."""
+        return self.page_bytes // self.page_tokens
+
+    @property
+    def key_bytes(self) -> int:
+        """One token's key in one KV head."""
+        keys, scales = self.pages.keys, self.pages.key_scales
+        return keys.element_size() * keys.shape[-1] + (0 if scales is None else scales.element_size())
+
+    @property
     def capacity(self) -> int:
         return len(self._users)
 

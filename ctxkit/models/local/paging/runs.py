@@ -58,6 +58,11 @@ class Runs:
         """int64 [tokens] each: the slot, and the offset in its page."""
         return np.repeat(self.slot, self.count), _each(self.first, self.count)
 
+    def single(self) -> Runs:
+        """The same tokens, each a run of its own."""
+        slots, offsets = self.token_places()
+        return Runs(slots, offsets, np.ones_like(slots), self.token_positions(), np.repeat(self.origin, self.count))
+
     def before(self, position: int) -> Runs:
         """The tokens that stand before `position`."""
         left = np.clip(position - self.position, 0, self.count)
@@ -72,11 +77,6 @@ class Runs:
     def outside(self, low: int, high: int) -> Runs:
         """The tokens that stand before `low`, or at `high` or behind it."""
         return self.before(low).then(self.since(max(low, high)))
-
-    def single(self) -> Runs:
-        """The same tokens, each a run of its own."""
-        slots, offsets = self.token_places()
-        return Runs(slots, offsets, np.ones_like(slots), self.token_positions(), np.repeat(self.origin, self.count))
 
     def pick(self, tokens: Array) -> Runs:
         """Some tokens: bool [tokens], or their sorted numbers among these, without repetition."""

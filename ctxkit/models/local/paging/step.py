@@ -133,7 +133,10 @@ class Step:
         self._note(part, views, call, q, merged[1])
 
     def _views(self, part: Part, call: AttentionCall, q: Tensor) -> list[View]:
-        return select_views(part, call, q, self.kernels) if part.selects else [part.placed]
+        views = select_views(part, call, q, self.kernels) if part.selects else [part.placed]
+        rows = len(q) if len(views) == 1 else 1  # one view for all rows, or one for each
+        part.context.bytes_touched += rows * sum(view.runs.tokens for view in views) * part.track.pool.token_bytes
+        return views
 
     def _layout(self, parts: list[Part], views: list[list[View]], entries: list[Any], layer: int) -> Layout:
         """Made once per pass for the views that all layers share."""

@@ -53,14 +53,6 @@ class View:
         full = np.full(len(runs), FAR, np.int64)
         return cls(runs, np.full(len(runs), min(reach, FAR), np.int64), np.zeros(len(runs), np.int64), full)
 
-    def then(self, more: View) -> View:
-        """Both, in the order of the text."""
-        columns = [np.concatenate(pair) for pair in zip(self.runs.columns, more.runs.columns, strict=True)]
-        order = np.argsort(columns[3], kind="stable")
-        own = ((self.reach, more.reach), (self.gap, more.gap), (self.hold, more.hold))
-        reach, gap, hold = (np.concatenate(pair)[order] for pair in own)
-        return View(Runs(*columns).at(order), reach, gap, hold)
-
     def at(self, index: Array) -> View:
         """Some of the runs."""
         return View(self.runs.at(index), self.reach[index], self.gap[index], self.hold[index])
@@ -69,6 +61,14 @@ class View:
         """The same tokens, each a run of its own."""
         reach, gap, hold = (np.repeat(column, self.runs.count) for column in (self.reach, self.gap, self.hold))
         return View(self.runs.single(), reach, gap, hold)
+
+    def then(self, more: View) -> View:
+        """Both, in the order of the text."""
+        columns = [np.concatenate(pair) for pair in zip(self.runs.columns, more.runs.columns, strict=True)]
+        order = np.argsort(columns[3], kind="stable")
+        own = ((self.reach, more.reach), (self.gap, more.gap), (self.hold, more.hold))
+        reach, gap, hold = (np.concatenate(pair)[order] for pair in own)
+        return View(Runs(*columns).at(order), reach, gap, hold)
 
     def apart(self, tokens: int) -> View:
         """The text's first `tokens` in runs of their own."""
