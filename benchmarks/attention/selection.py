@@ -78,6 +78,8 @@ def methods(tokens: int) -> dict[str, Policy]:
         "Recycled 256": Recycled(256),
         "TwoStage 32 of 128": TwoStage(32, **WINDOW, candidates=128),
         "TwoStage 32 of 64": TwoStage(32, **WINDOW, candidates=64),
+        "TwoStage 64 of 256": TwoStage(64, **WINDOW, candidates=256),
+        "TwoStage 32 of 128, 32 channels": TwoStage(32, **WINDOW, candidates=128, channels=32),
         "TwoStage 64 of 256, 8 channels": TwoStage(64, **WINDOW, candidates=256, channels=8),
     }
 
