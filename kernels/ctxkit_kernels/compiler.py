@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).parent  # of the sources, and of a library that came with the package
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-w")
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-pthread", "-fvisibility=hidden", "-w")
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _COMPILERS = ("c++", "g++", "clang++")
@@ -45,13 +46,20 @@ def compile_to(compiler: str, library: Path) -> None:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as place:
             made = Path(place) / library.name
-            command = [compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cpp"))), "-o", str(made)]
-            run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
-            if run.returncode:
-                raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
+            objects = {source: Path(place) / f"{source.stem}.o" for source in sorted(FOLDER.glob("*.cpp"))}
+            with ThreadPoolExecutor(os.cpu_count()) as together:
+                list(together.map(lambda one: _run(compiler, "-c", str(one[0]), "-o", str(one[1])), objects.items()))
+            _run(compiler, "-shared", *map(str, objects.values()), "-o", str(made))
             os.replace(made, library)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RuntimeError(f"cannot compile with {compiler}: {error}") from error
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    command = [compiler, *FLAGS, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
+    if run.returncode:
+        raise RuntimeError(f"{compiler} failed: {(run.stderr.strip().splitlines() or ['no message'])[0]}")
 
 
 def _hexdigest(made_by: str) -> str:
