@@ -74,11 +74,11 @@ def available(library: Path) -> tuple[str, ...]:
     return tuple(name for name, number in reversed(PATHS.items()) if loaded.ctxkit_path_available(number))
 
 
-class NativeKernels:
-    """The kernels on one instruction set: "avx512", "avx2", "neon" or "scalar"."""
+class NativePath:
+    """The library on one instruction set, "avx512", "avx2", "neon" or "scalar". Raises RuntimeError without it."""
 
     def __init__(self, library: Path, path: str) -> None:
-        self._library = load(library)
+        self._library = self._load(library)
         self._path = PATHS[path]
         self._name = path
         if not self._library.ctxkit_path_available(self._path):
@@ -87,6 +87,13 @@ class NativeKernels:
     @property
     def name(self) -> str:
         return f"c++ {self._name}"
+
+    def _load(self, library: Path) -> ctypes.CDLL:
+        return load(library)
+
+
+class NativeKernels(NativePath):
+    """The kernels of search."""
 
     def score_rows(self, rows: Array, query: Array, shift: int) -> RowScores:
         rows, query = _like(rows, np.int8), _like(query, np.int8)

@@ -9,5 +9,6 @@ from ctxkit.models.local.draft import Draft  # noqa: E402
 from ctxkit.models.local.engine import Engine  # noqa: E402
 from ctxkit.models.local.model import LocalModel  # noqa: E402
 from ctxkit.models.local.ngram import NGram  # noqa: E402
+from ctxkit.models.local.session import LocalSession  # noqa: E402
 
-__all__ = ["Draft", "Engine", "LocalModel", "NGram", "Scheduler"]
+__all__ = ["Draft", "Engine", "LocalModel", "LocalSession", "NGram", "Scheduler"]

@@ -79,6 +79,11 @@ class LocalSession:
         return self.context.used_bytes
 
     @property
+    def bytes_touched(self) -> int:
+        """Bytes of keys, values and what stands for them that all passes together have read."""
+        return self.context.bytes_touched
+
+    @property
     def logits(self) -> np.ndarray:
         """Logits after the last token, float32 [vocabulary]. Raises PromptError before the first token."""
         if not len(self):

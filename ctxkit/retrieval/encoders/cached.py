@@ -9,11 +9,12 @@ from pathlib import Path
 from ctxkit.protocols import Encoder, Vectors
 from ctxkit.retrieval.encoders.token_vectors import Rows, joined, rows_of
 from ctxkit.retrieval.encoders.vector_store import VectorStore
+from ctxkit.retrieval.encoders.wrapped import WrappedEncoder
 
 _WRITTEN_AT_ONCE = 1024  # texts; what a killed run loses at most
 
 
-class CachedEncoder:
+class CachedEncoder(WrappedEncoder):
     """Gives what `encoder` gives, and encodes no text twice in all the runs that share `store`.
 
     An entry is found by the blake2b hash of the encoder's fingerprint, the text, and whether it is a query or a
@@ -24,33 +25,13 @@ class CachedEncoder:
     """
 
     def __init__(self, encoder: Encoder, store: VectorStore | str | Path) -> None:
-        self._encoder = encoder
+        super().__init__(encoder)
         self._store = store if isinstance(store, VectorStore) else VectorStore(store)
 
     @property
     def wrapped(self) -> Encoder:
         """The encoder whose vectors these are."""
         return self._encoder
-
-    @property
-    def name(self) -> str:
-        return self._encoder.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self._encoder.fingerprint
-
-    @property
-    def dims(self) -> int:
-        return self._encoder.dims
-
-    @property
-    def multi_vector(self) -> bool:
-        return self._encoder.multi_vector
-
-    def count_batch(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
-        return self._encoder.count_batch(texts)
 
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """Vectors of `texts`. `progress` shows the bars of what is encoded now."""

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from ctxkit.protocols import Encoder, Vectors
+from ctxkit.retrieval.encoders.wrapped import WrappedEncoder
 
 
-class CentredEncoder:
+class CentredEncoder(WrappedEncoder):
     """Another encoder's vectors less the mean vector of documents, or of queries, and of length 1 again.
 
     Vectors that nobody trained to be compared lie in a narrow cone ("all-but-the-top", arXiv 1702.01417, without its
@@ -27,7 +28,7 @@ class CentredEncoder:
     def __init__(self, encoder: Encoder, centres: np.ndarray) -> None:
         if np.shape(centres) != (2, encoder.dims):
             raise ValueError(f"`centres` must be [2, {encoder.dims}] for {encoder.name!r}, got {np.shape(centres)!r}")
-        self._encoder = encoder
+        super().__init__(encoder)
         self.centres = np.array(centres, np.float32)
 
     @classmethod
@@ -46,18 +47,6 @@ class CentredEncoder:
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(self.centres.tobytes(), digest_size=16).hexdigest()
         return f"centred/1/{digest}/{self._encoder.fingerprint}"
-
-    @property
-    def dims(self) -> int:
-        return self._encoder.dims
-
-    @property
-    def multi_vector(self) -> bool:
-        return self._encoder.multi_vector
-
-    def count_batch(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
-        return self._encoder.count_batch(texts)
 
     def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
         """Vectors of `texts`, of the encoder's own kind."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctxkit_kernels.attention.held import with_holds
 from ctxkit_kernels.attention.interface import Gathered, Merged, Pages, Table, Turns
-from ctxkit_kernels.native import PATHS, available, bind
+from ctxkit_kernels.native import NativePath, bind
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 _SIGNATURES: dict[str, list[Any]] = {
@@ -33,23 +33,15 @@ def load(library: Path) -> ctypes.CDLL:
     return bind(library, _SIGNATURES)
 
 
-class NativeAttention:
-    """The kernels on one instruction set: "avx512", "avx2", "neon" or "scalar". All tensors are on the CPU.
+class NativeAttention(NativePath):
+    """The kernels of attention. All tensors are on the CPU.
 
     Pages may be a view with gaps between pages (one layer of a pool), but each page is contiguous. Raises ValueError
     where it is not, and IndexError where a table names a page, a token or a turn that is not there.
     """
 
-    def __init__(self, library: Path, path: str) -> None:
-        self._library = load(library)
-        self._path = PATHS[path]
-        self._name = path
-        if not self._library.ctxkit_path_available(self._path):
-            raise RuntimeError(f"this processor cannot run the path {path!r}; it can run {available(library)}")
-
-    @property
-    def name(self) -> str:
-        return f"c++ {self._name}"
+    def _load(self, library: Path) -> ctypes.CDLL:
+        return load(library)
 
     def paged_attention(
         self, q: Tensor, pages: Pages, table: Table, turns: Turns, *, scale: float, softcap: float = 0.0

@@ -181,6 +181,15 @@ def test_auto_picks_by_length_and_says_so(words: int, kept: Any, caplog: pytest.
     assert ("full attention:" if kept == Full() else "StreamingLLM: ") in caplog.text
 
 
+def test_a_step_reads_what_it_sees(model: LocalModel) -> None:
+    with model.session(StreamingLLM(4, 60)) as session:
+        session.step(IDS[:200])
+        before = session.bytes_touched
+        session.step(IDS[200:201])
+        a_token = 2 * 2 * (16 + 16) * 4  # layers, KV heads, dimensions of key and value, bytes
+        assert session.bytes_touched - before == 64 * a_token
+
+
 def test_nothing_read_has_no_logits_and_wrong_places_are_named(model: LocalModel) -> None:
     with model.session() as session:
         with pytest.raises(PromptError, match="nothing was read"):
