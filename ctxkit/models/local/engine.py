@@ -128,10 +128,7 @@ class Engine:
 
     def endless(self, policy: Policy) -> bool:
         """Whether a text may be longer than the window that the model was trained on: no distance grows with it."""
-        if not policy.places or not self.shape.turnable:
-            return False
-        context = KVContext(self.shape, policy, self.pool)
-        return all(context.reach(track) is not None for track in context.tracks)
+        return policy.places and self.shape.turnable
 
     def check(self, context: KVContext, tokens: int, *, besides: Iterable[tuple[KVContext, int]] = ()) -> None:
         """Raises MemoryInsufficient, before anything is computed, where `tokens` more would not fit into memory.

@@ -9,7 +9,7 @@ import pytest
 
 from ctxkit.errors import MemoryInsufficient, PromptError
 from ctxkit.models import LocalModel
-from ctxkit.models.local.policies import Full, Policy, StreamingLLM
+from ctxkit.models.local.policies import H2O, Full, InfLLM, MessageLedger, Policy, SirLLM, Span, StreamingLLM
 from ctxkit.models.local.session import Synced
 from ctxkit.protocols import Sampling
 from ctxkit.testing import tiny_llama, tiny_model
@@ -149,6 +149,13 @@ def test_a_policy_that_bounds_what_is_seen_lifts_the_window(model: LocalModel) -
         session.step(IDS[:65])
     with narrow.session(StreamingLLM(4, 40)) as session:
         session.step(IDS)
+    with narrow.session(MessageLedger(30, slack_tokens=20)) as session:
+        for start in range(0, 400, 20):
+            session.context.spans = tuple(Span(at, at + 20, id=str(at)) for at in range(0, start + 20, 20))
+            session.step(IDS[start : start + 20])
+        assert session.context.tracks[0].tokens <= 50
+    with narrow.session(InfLLM(blocks=2, block_tokens=8, representatives=2, sinks=4, recent=40)) as session:
+        session.step(IDS)
     endless = LocalModel(narrow.model, narrow.counter, policy=StreamingLLM(4, 40))
     assert endless.generate("word " * 60).completion_tokens
     del model
@@ -179,6 +186,16 @@ def test_auto_picks_by_length_and_says_so(words: int, kept: Any, caplog: pytest.
     with caplog.at_level("INFO", logger="ctxkit"):
         assert chooser.generate("word " * words, Sampling(max_tokens=4)).completion_tokens
     assert ("full attention:" if kept == Full() else "StreamingLLM: ") in caplog.text
+
+
+@pytest.mark.parametrize("policy", [H2O(64, 32), SirLLM(4, 30, 30, slack_tokens=16)], ids=repr)
+def test_a_policy_that_drops_is_not_refused_memory_it_will_not_take(model: LocalModel, policy: Policy) -> None:
+    small = LocalModel(tiny_llama(), model.counter, max_kv_bytes=120_000, prefill_tokens=32)
+    with small.session(policy) as session:
+        session.step(IDS)
+        assert small.engine.pool.allocated_bytes <= 120_000
+    with small.session() as session, pytest.raises(MemoryInsufficient):
+        session.step(IDS)
 
 
 def test_a_step_reads_what_it_sees(model: LocalModel) -> None:

@@ -70,6 +70,13 @@ class KVContext:
             return Reach(0, self.shape.layers[track.members[0][0]].sliding or 1)
         return self.policy.reach(track.label)
 
+    def most_kept(self, track: Track) -> int | None:
+        """The most tokens that the track holds after any pass; None where that grows with the text."""
+        reach = self.reach(track)
+        if reach is not None and (track.label == SLIDING or not self.policy.keeps_all):
+            return reach.sinks + reach.recent + self.slack_tokens
+        return None if track.label == SLIDING else self.policy.most_kept
+
     def origin(self, position: int) -> int:
         """Where the frame of a position begins."""
         return position // FRAME_TOKENS * FRAME_TOKENS if self.shape.turnable else 0

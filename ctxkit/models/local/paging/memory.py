@@ -58,10 +58,9 @@ def needed_pages(context: KVContext, tokens: int, pass_tokens: int) -> int:
     page = context.pool.page_tokens
     total = 0
     for track in context.tracks:
-        reach = context.reach(track)
-        end = track.tokens + tokens
-        if reach is not None and not context.policy.keeps_all:
-            end = min(end, reach.sinks + reach.recent + context.slack_tokens + min(tokens, pass_tokens))
+        most, end = context.most_kept(track), track.tokens + tokens
+        if most is not None:
+            end = min(end, most + min(tokens, pass_tokens))
         total += max(0, -(-end // page) + _SPARE_PAGES - len(track.pages[0])) * len(track.members)
     return total
 

@@ -167,7 +167,7 @@ class Policy:
     needs: frozenset[str] = frozenset()
     window: int = 0
     keeps_all: bool = False
-    places: bool = False  # whether `place` is overridden: needs a rotation that can be turned
+    places: bool = False  # `place` bounds every distance: a rotation must be understood, and no window ends the text
     apart: int = 0  # so many first tokens of the text get runs of their own, for `bias`
     compensates: bool = False  # what left the reach is seen as one token: the mean of its keys, and of its values
 
@@ -183,6 +183,11 @@ class Policy:
 
     def retain(self, kept: Kept) -> Array | None:
         """bool [tokens], what stays in memory; None: all."""
+        return None
+
+    @property
+    def most_kept(self) -> int | None:
+        """The most tokens that `retain` leaves a head after any pass; None: it promises nothing."""
         return None
 
     # 3. representation

@@ -64,6 +64,10 @@ class Composed(Policy):
         return any(part.keeps_all for part in self.parts)
 
     @property
+    def most_kept(self) -> int | None:
+        return min((most for part in self.parts if (most := part.most_kept) is not None), default=None)
+
+    @property
     def places(self) -> bool:  # type: ignore[override]
         return any(part.places for part in self.parts)
 

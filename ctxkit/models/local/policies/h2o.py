@@ -36,6 +36,10 @@ class H2O(Policy):
     def observe(self, seen: Observed) -> Tensor:
         return seen.before + seen.probabilities.sum((1, 2))
 
+    @property
+    def most_kept(self) -> int:
+        return self.budget_tokens
+
     def retain(self, kept: Kept) -> Array | None:
         if kept.scores is None or len(kept.positions) <= self.budget_tokens:
             return None

@@ -38,6 +38,10 @@ class MessageLedger(Policy):
         if self.budget_tokens < 1 or min(self.sinks, self.slack_tokens) < 0:
             raise ValueError(f"`budget_tokens` must be at least 1, `sinks` and `slack_tokens` 0; got {self!r}")
 
+    @property
+    def most_kept(self) -> int:
+        return self.budget_tokens + self.slack_tokens
+
     def retain(self, kept: Kept) -> Array | None:
         over = len(kept.positions) - self.budget_tokens
         if over <= (self.slack_tokens if kept.moment == "step" else 0):

@@ -41,6 +41,10 @@ class SirLLM(Policy):
     def budget_tokens(self) -> int:
         return self.sinks + self.entropy_tokens + self.recent
 
+    @property
+    def most_kept(self) -> int:
+        return self.budget_tokens + self.slack_tokens
+
     def retain(self, kept: Kept) -> Array | None:
         over = len(kept.positions) - self.budget_tokens
         if kept.moment == "prompt" or over <= (self.slack_tokens if kept.moment == "step" else 0):
