@@ -46,7 +46,7 @@ class HalfStreaming(Policy):
 
 def main() -> None:
     arguments = parse()
-    model = model_of(arguments.model)
+    model = model_of(arguments.model, dtype=arguments.dtype)
     print(setting(model), flush=True)
     half = HalfStreaming(arguments.sinks, arguments.recent)
     print("| at | tokens | allocated MB: full | half streaming | less | in use MB: full | half streaming | less |")

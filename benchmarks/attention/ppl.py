@@ -34,7 +34,7 @@ INSIDE, BEYOND = 1.05, 0.65
 
 def main() -> None:
     arguments = parse()
-    model = model_of(arguments.model)
+    model = model_of(arguments.model, dtype=arguments.dtype)
     ids = ids_of(model, text_of(arguments.text)[: 8 * arguments.tokens])[: arguments.tokens]
     print(f"{arguments.text}: {len(ids):,} tokens in chunks of {arguments.chunk}; {setting(model)}", flush=True)
     key = fingerprint(arguments.model, model.model.dtype, arguments.chunk, ids)

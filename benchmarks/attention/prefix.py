@@ -95,7 +95,7 @@ WAYS: dict[str, type[Fresh]] = {"fresh": Fresh, "forked": Forked, "cropped": Cro
 
 def main() -> None:
     arguments = parse()
-    model = model_of(arguments.model)
+    model = model_of(arguments.model, dtype=arguments.dtype)
     document = ids_of(model, text_of(arguments.text)[: 8 * arguments.tokens])[: arguments.tokens]
     print(f"{len(document):,} tokens of {arguments.text}; {setting(model)}", flush=True)
     print("| policy | way | first token ms | CPU | times sooner (CPU) | logits from fresh's, relative |")

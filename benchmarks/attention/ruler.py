@@ -73,7 +73,7 @@ def main() -> None:
     if arguments.check:
         print(f"{check(arguments.tasks)} tasks made twice and solved by rule")
         return
-    model = model_of(arguments.model)
+    model = model_of(arguments.model, dtype=arguments.dtype)
     print(setting(model), flush=True)
     cases = list(made(model, arguments))
     scores: list[Score] = []

@@ -25,7 +25,7 @@ BAR = 3.0
 
 def main() -> None:
     arguments = parse()
-    model = model_of(arguments.model)
+    model = model_of(arguments.model, dtype=arguments.dtype)
     print(f"{setting(model)}; theirs: {model.model.config._attn_implementation}", flush=True)
     names = [arguments.policy, "Full", *arguments.others]
     print("| length | transformers ms |", " | ".join(f"{name} ms | CPU | times faster (CPU)" for name in names), "|")

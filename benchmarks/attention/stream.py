@@ -57,7 +57,7 @@ FLAT, DRIFT = 1.1, 0.005
 
 def main() -> None:
     arguments = parse()
-    model = model_of(arguments.model)
+    model = model_of(arguments.model, dtype=arguments.dtype)
     print(f"{arguments.what}: {setting(model)}", flush=True)
     write_json(arguments.json, {"endless": endless, "drift": drift, "turns": turns}[arguments.what](model, arguments))
 

@@ -35,11 +35,14 @@ TINY = "tiny"
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def model_of(name: str, *, window_tokens: int = 1 << 21) -> LocalModel:
-    """A model by name or folder; "tiny" is the random Llama of two layers, whose window nothing here checks."""
+def model_of(name: str, *, dtype: str | None = None, window_tokens: int = 1 << 21) -> LocalModel:
+    """A model by name or folder, its weights as stored unless a dtype is given.
+
+    "tiny" is the random Llama of two layers in float32, whose window nothing here checks.
+    """
     if name == TINY:
         return tiny_model(window_tokens=window_tokens)
-    return LocalModel.load(name)
+    return LocalModel.load(name, dtype=dtype)
 
 
 def ids_of(model: LocalModel, text: str) -> list[int]:
@@ -217,6 +220,7 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     """With the arguments that all attention benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a name, a folder, or {TINY!r}")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights; as stored by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--seed", type=int, default=0)
     return parser
