@@ -5,7 +5,7 @@ from ctxkit.context.decision import Decision
 from ctxkit.context.fit import fit
 from ctxkit.context.ledger import Run, Ticket
 from ctxkit.context.level import Compressor, Handle, JointCompressor, Level, LevelRequest, Need
-from ctxkit.context.limits import Limits, RunReport
+from ctxkit.context.limits import Amounts, Limits, RunReport
 from ctxkit.context.part import (
     KINDS,
     Kind,
@@ -24,6 +24,7 @@ from ctxkit.context.plan import Plan, PlanDiff
 from ctxkit.context.utility import DefaultUtility, Utility
 
 __all__ = [
+    "Amounts",
     "KINDS",
     "Budget",
     "Compressor",

@@ -1,0 +1,64 @@
+"""Errors of agents.
+
+AgentError(CtxkitError)
+├── CallTimeout           a model or a tool did not answer in time
+├── AnswerMalformed       a model did not answer in the form that was asked for, also when asked again
+├── StepsExhausted        the limit of steps was reached before there was an answer
+├── ToolError             a tool refused its arguments or failed; usually told to the model, not raised
+├── CapabilityMissing     the model cannot do what the method needs (say, `embeds`)
+└── CheckpointError       the checkpoint cannot be used
+    ├── CheckpointMismatch   it is of another run: a step was asked something else
+    └── CheckpointLocked     another process is using it
+"""
+
+from __future__ import annotations
+
+from ctxkit.errors import CtxkitError
+
+
+class AgentError(CtxkitError):
+    """An agent cannot go on."""
+
+
+class CallTimeout(AgentError):
+    """A model or a tool did not answer in time."""
+
+    retryable = True
+
+
+class AnswerMalformed(AgentError):
+    """A model did not answer in the form that was asked for, also when asked again. `answer` is what it said."""
+
+    def __init__(self, message: str, *, answer: str = "") -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class StepsExhausted(AgentError):
+    """The limit of steps was reached before there was an answer."""
+
+
+class ToolError(AgentError):
+    """A tool refused its arguments or failed; an agent tells the model, which may do better."""
+
+
+class CapabilityMissing(AgentError):
+    """The model cannot do what the method needs. `capability` names it, as `Model.capabilities` does."""
+
+    def __init__(self, message: str, *, capability: str) -> None:
+        super().__init__(message)
+        self.capability = capability
+
+
+class CheckpointError(AgentError):
+    """A checkpoint cannot be opened, read or written."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The checkpoint is of another run: at the same step something else was asked."""
+
+
+class CheckpointLocked(CheckpointError):
+    """Another process is using the checkpoint."""
+
+    retryable = True
