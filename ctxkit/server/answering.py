@@ -1,0 +1,74 @@
+"""Answering: n answers of a model to one prompt, piece by piece as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from ctxkit.models.requests import Promptable
+from ctxkit.protocols import Model, Reply, Sampling
+
+Item = tuple[int, str | Reply]
+"""Which answer, and a piece of its text or, at its end, the whole reply."""
+
+
+async def answers(model: Model, prompt: Promptable, sampling: Sampling, n: int = 1) -> AsyncGenerator[Item]:
+    """The answers' pieces in the order in which they come. Closing it stops computing.
+
+    With a seed each answer has one of its own. A local model computes them in shared passes.
+    """
+    each = [replace(sampling, seed=None if sampling.seed is None else sampling.seed + at) for at in range(n)]
+    if n == 1:
+        async with aclosing(_one(model, prompt, sampling, 0)) as items:
+            async for item in items:
+                yield item
+        return
+    queue: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=n)
+    tasks = [asyncio.ensure_future(_into(queue, model, prompt, one, at)) for at, one in enumerate(each)]
+    try:
+        ended = 0
+        while ended < n:
+            if (found := await queue.get()) is None:
+                ended += 1
+            else:
+                yield found
+        for task in tasks:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def replies(model: Model, prompt: Promptable, sampling: Sampling, n: int = 1) -> list[Reply]:
+    """The whole answers, in order."""
+    found: dict[int, Reply] = {}
+    async with aclosing(answers(model, prompt, sampling, n)) as items:
+        async for at, item in items:
+            if isinstance(item, Reply):
+                found[at] = item
+    return [found[at] for at in range(n)]
+
+
+async def _into(
+    queue: asyncio.Queue[Item | None], model: Model, prompt: Promptable, sampling: Sampling, at: int
+) -> None:
+    try:
+        async with aclosing(_one(model, prompt, sampling, at)) as items:
+            async for item in items:
+                await queue.put(item)
+    finally:
+        await queue.put(None)
+
+
+async def _one(model: Model, prompt: Promptable, sampling: Sampling, at: int) -> AsyncGenerator[Item]:
+    # A model may count and render before its first piece: not in the thread of the event loop.
+    stream = await asyncio.to_thread(model.astream, prompt, sampling)
+    try:
+        async for piece in stream:
+            yield at, piece
+        yield at, stream.reply
+    finally:
+        await stream.aclose()

@@ -1,0 +1,113 @@
+"""The application: routes, errors in OpenAI's form, request ids, limits of bodies."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ctxkit import __version__
+from ctxkit.errors import CtxkitError
+from ctxkit.server.problems import Problem, problem_of
+from ctxkit.server.routes import chat, health, models
+from ctxkit.server.service import Service
+
+logger = logging.getLogger(__name__)
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application over a service."""
+    app = FastAPI(title="ctxkit", version=__version__, docs_url=None, redoc_url=None)
+    app.state.service = service
+    for route in (chat, models, health):
+        app.include_router(route.router)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _failed)
+    for kind in (Problem, CtxkitError, ValueError, TimeoutError):
+        app.add_exception_handler(kind, _failed)
+    if service.options.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(service.options.cors_origins), allow_headers=["*"])
+    app.add_middleware(Watched, service=service)
+    return app
+
+
+class Watched:
+    """Around every request: its id, the size of its body, how long it took and what became of it."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, request_id = time.perf_counter(), 500, f"req_{uuid.uuid4().hex}"
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.service.options.max_body_bytes:
+                most = self.service.options.max_body_bytes
+                raise HTTPException(413, f"the body is larger than {most:,} bytes")  # what FastAPI lets through
+            return message
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, limited, stamped)
+        finally:
+            self._note(scope, status, time.perf_counter() - began, request_id)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        self.service.metrics.requests.labels(route, str(status)).inc()
+        self.service.metrics.seconds.labels(route).observe(seconds)
+        logger.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    problem = problem_of(error)
+    if problem.status >= 500 and not isinstance(error, Problem):
+        logger.error("%s failed", request.url.path, exc_info=error)
+    return _answer(problem)
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    """What pydantic refuses is a 400 in OpenAI's form, with the field."""
+    found: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
+    first = found[0] if found else {"loc": (), "msg": str(error)}
+    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
+    told = f"`{param}`: {first['msg']}" if param else str(first["msg"])
+    return _answer(Problem(400, told, code="invalid_value", param=param))
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    """No such path, or not with this method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else str(error)
+    code = _CODES.get(status, "refused")
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    return _answer(Problem(status, f"{request.method} {request.url.path}: {detail}", code=code, headers=headers))
+
+
+def _answer(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.body, status_code=problem.status, headers=problem.headers)

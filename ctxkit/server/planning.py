@@ -1,0 +1,109 @@
+"""Planning: what of a conversation, and of an index, goes into the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ctxkit.compression import standard
+from ctxkit.context import Budget, Part, Plan, fit
+from ctxkit.context.chat import conversation
+from ctxkit.errors import BudgetInfeasible, PartError
+from ctxkit.protocols import ChatMessage, Model, Tool
+from ctxkit.server.chat_request import ContextOptions
+from ctxkit.tokens.messages import text_of
+
+if TYPE_CHECKING:
+    from ctxkit.retrieval import Searchable
+
+_DROPPED_NAMED = 50  # in a report
+
+
+def plan_chat(
+    model: Model,
+    messages: Sequence[ChatMessage],
+    *,
+    tools: Sequence[Tool] = (),
+    answer_tokens: int,
+    options: ContextOptions,
+    index: Searchable | None = None,
+    passages: int = 40,
+) -> Plan:
+    """The prompt for a conversation, with passages before the last message of the user where there is an index.
+
+    Raises BudgetInfeasible where what must be in does not fit, or, under `overflow="refuse"`, where anything does not;
+    PartError for what is no conversation.
+    """
+    window = min(model.window_tokens, options.window_tokens or model.window_tokens)
+    budget = Budget(window, min(answer_tokens, max(window - 1, 0)))
+    made = conversation(messages)
+    if not made.parts:
+        raise PartError("no message is left to send: " + ("; ".join(map(str, made.repairs)) or "there is none"))
+    found = _passages(index, messages, passages) if index is not None and options.index else []
+    parts = _with_passages(made.parts, found)
+    plan = fit(parts, budget=budget, counter=model.counter, tools=tools, compressors=standard())
+    plan = replace(plan, repairs=tuple(map(str, made.repairs)))
+    if options.overflow == "refuse":
+        _refuse_if_cut(plan)
+    return plan
+
+
+def _passages(index: Searchable, messages: Sequence[ChatMessage], most: int) -> list[Part]:
+    asked = next((text_of(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
+    if not asked.strip():
+        return []
+    return [hit.as_part() for hit in index.search(asked, k=most)]
+
+
+def _with_passages(parts: Sequence[Part], passages: Sequence[Part]) -> list[Part]:
+    """The passages stand before the last message of the user: they are what it is to be answered from."""
+    users = [at for at, part in enumerate(parts) if part.role == "user"]
+    at = users[-1] if users else len(parts)
+    return [*parts[:at], *reversed(passages), *parts[at:]]
+
+
+def _refuse_if_cut(plan: Plan) -> None:
+    cut = [one for one in plan.decisions if one.level != "full" and one.part.kind != "passage"]
+    if not cut:
+        return
+    whole = plan.replan(window_tokens=1 << 40)
+    needed = whole.prompt_tokens + plan.budget.reserve_tokens
+    raise BudgetInfeasible(
+        f"the conversation needs {needed:,} tokens, answer included, and the window is {plan.budget.window_tokens:,}; "
+        'shorten it, or send `"ctxkit": {"overflow": "fit"}` to have the best of it answered',
+        minimum=needed,
+        window_tokens=plan.budget.window_tokens,
+        reserve_tokens=plan.budget.reserve_tokens,
+        by_part=whole.by_owner,
+    )
+
+
+def report(plan: Plan, ignored: Sequence[str] = ()) -> dict[str, Any]:
+    """`x_ctxkit` of an answer: what the prompt was made of."""
+    reduced = [one for one in plan.decisions if one.level not in ("full", "dropped")]
+    dropped = [one for one in plan.decisions if one.level == "dropped"]
+    kept = [one for one in plan.decisions if one.level == "full"]
+    return {
+        "window_tokens": plan.budget.window_tokens,
+        "prompt_tokens": plan.prompt_tokens,
+        "original_tokens": _original_tokens(plan),
+        "exact": plan.exact,
+        "kept": len(kept),
+        "reduced": [{"id": one.part.id, "level": one.level, "tokens": one.tokens} for one in reduced],
+        "dropped": [{"id": one.part.id, "tokens": one.full_tokens} for one in dropped[:_DROPPED_NAMED]],
+        "dropped_more": max(len(dropped) - _DROPPED_NAMED, 0),
+        "sources": [
+            {"id": one.part.id, "source": one.part.source, "title": one.part.title}
+            for one in plan.decisions
+            if one.part.kind == "passage" and one.level != "dropped"
+        ],
+        "repairs": list(plan.repairs),
+        "ignored_fields": list(ignored),
+    }
+
+
+def _original_tokens(plan: Plan) -> int:
+    """Of the conversation whole, template and tools included; passages that were offered are not part of it."""
+    said = (one.full_tokens for one in plan.decisions if one.part.kind != "passage")
+    return plan.template_tokens + plan.tools_tokens + sum(said)

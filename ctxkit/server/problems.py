@@ -1,0 +1,110 @@
+"""Problems: every error as OpenAI's API writes it, {"error": {message, type, param, code}}, and its status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctxkit.errors import (
+    BudgetInfeasible,
+    ContextTruncatedByServer,
+    CtxkitError,
+    MemoryInsufficient,
+    MissingExtra,
+    PartError,
+    PromptError,
+    RemoteError,
+    RemoteRejected,
+    RemoteTimeout,
+    StoreError,
+)
+
+INVALID = "invalid_request_error"
+_RETRY_SECONDS = 1
+
+
+class Problem(Exception):
+    """An answer that is an error. param: the field at fault. more: further fields of the error object."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = INVALID,
+        code: str | None = None,
+        param: str | None = None,
+        more: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = {"message": message, "type": type, "param": param, "code": code, **(more or {})}
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {"error": self.error}
+
+
+def unsupported(param: str, why: str) -> Problem:
+    return Problem(400, why, code="unsupported_parameter", param=param)
+
+
+def not_found(what: str, code: str, param: str | None = None) -> Problem:
+    return Problem(404, what, code=code, param=param)
+
+
+def too_many(message: str) -> Problem:
+    headers = {"retry-after": str(_RETRY_SECONDS), "x-should-retry": "true"}
+    return Problem(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an error is to the person who asked. What nobody foresaw is a 500 that tells no internals."""
+    match error:
+        case Problem():
+            return error
+        case BudgetInfeasible():
+            more = {
+                "required_tokens": sum(error.by_part.values()) + error.reserve_tokens,
+                "minimum_feasible": error.minimum,
+                "window_tokens": error.window_tokens,
+            }
+            return Problem(400, str(error), code="context_length_exceeded", param="messages", more=more)
+        case PromptError() | PartError():
+            return Problem(400, str(error), code="invalid_prompt", param="messages")
+        case MemoryInsufficient():
+            headers = {"retry-after": str(_RETRY_SECONDS)}
+            return Problem(503, str(error), type="server_error", code="out_of_memory", headers=headers)
+        case RemoteError():
+            return _of_upstream(error)
+        case TimeoutError():
+            return timed_out("the request took longer than this server allows")
+        case MissingExtra() | StoreError() | CtxkitError():
+            return Problem(500, str(error), type="server_error", code=_snake(type(error).__name__))
+        case ValueError():
+            return Problem(400, str(error), code="invalid_value")
+    return Problem(500, "the server failed at this request; its log says why", type="server_error", code="internal")
+
+
+def timed_out(message: str) -> Problem:
+    return Problem(504, message, type="server_error", code="timeout", headers={"x-should-retry": "false"})
+
+
+def _of_upstream(error: RemoteError) -> Problem:
+    if isinstance(error, RemoteRejected):
+        return Problem(400, str(error), code=error.code or "upstream_rejected")
+    if isinstance(error, RemoteTimeout):
+        return timed_out(str(error))
+    if isinstance(error, ContextTruncatedByServer):
+        more = {"planned_tokens": error.planned_tokens, "reported_tokens": error.reported_tokens}
+        headers = {"x-should-retry": "false"}
+        message = str(error)
+        return Problem(502, message, type="server_error", code="context_truncated", more=more, headers=headers)
+    headers = {"retry-after": str(_RETRY_SECONDS)} if error.retryable else {"x-should-retry": "false"}
+    return Problem(502, str(error), type="server_error", code="upstream_unavailable", headers=headers)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

@@ -1,0 +1,87 @@
+"""Service: the models, the index and the encoder that a server answers with."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ctxkit.protocols import Model
+from ctxkit.server.gate import Gate
+from ctxkit.server.keys import ApiKeys
+from ctxkit.server.metrics import Metrics
+from ctxkit.server.options import ServeOptions
+from ctxkit.server.problems import not_found
+
+if TYPE_CHECKING:
+    from ctxkit.protocols import Encoder
+    from ctxkit.retrieval import Searchable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Service:
+    """What the routes share. Made once for a server; models and index are shared by all requests.
+
+    models: by the name that clients ask for; the first is the default. index: passages come from it.
+    encoder: for /v1/embeddings; the index's by default.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        index: Searchable | None = None,
+        encoder: Encoder | None = None,
+        options: ServeOptions | None = None,
+    ) -> None:
+        if not models:
+            raise ValueError("a server needs at least one model")
+        self.models = dict(models)
+        self.index = index
+        self.encoder = encoder if encoder is not None else (index.encoder if index is not None else None)
+        self.options = options or ServeOptions()
+        self.keys = ApiKeys(self.options.api_keys)
+        self.metrics = Metrics()
+        self.gate = Gate(self.options.max_running, self.options.max_waiting, self.options.max_waiting_per_key)
+        self.ready = True
+
+    def model(self, name: str | None) -> tuple[str, Model]:
+        """The model that a client named, and its name; the first without one. Raises Problem 404."""
+        if name is None:
+            return next(iter(self.models.items()))
+        if name not in self.models:
+            known = ", ".join(map(repr, self.models))
+            raise not_found(f"no model {name!r} here; there is {known}", "model_not_found", "model")
+        return name, self.models[name]
+
+    @asynccontextmanager
+    async def admitted(self, owner: str) -> AsyncIterator[None]:
+        """A turn at the gate, and no longer than a request may take. Raises Problem 429, 503; TimeoutError."""
+        async with asyncio.timeout(self.options.timeout_seconds), self.gate.turn(owner):
+            yield
+
+    async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What takes the CPU long, outside the event loop's thread."""
+        return await asyncio.get_running_loop().run_in_executor(None, partial(work, *args, **kwargs))
+
+    def described(self, name: str) -> dict[str, Any]:
+        """A model as GET /v1/models says it."""
+        model = self.models[name]
+        return {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "ctxkit",
+            "max_model_len": model.window_tokens,
+            "x_ctxkit": {"counter": model.counter.name, "exact": model.counter.exact},
+        }
+
+
+def fingerprint(text: str) -> str:
+    """A short name for a text that says nothing of it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
