@@ -12,7 +12,8 @@ _PREFIX = "CTXKIT_"
 
 
 class Settings(BaseSettings):
-    """CTXKIT_INDEX, CTXKIT_MODEL, CTXKIT_CACHE_DIR, CTXKIT_BUDGET, CTXKIT_RESERVE, CTXKIT_API_KEY."""
+    """CTXKIT_INDEX, CTXKIT_MODEL, CTXKIT_CACHE_DIR, CTXKIT_BUDGET, CTXKIT_RESERVE, CTXKIT_API_KEY (sent to a server),
+    CTXKIT_SERVE_API_KEYS (taken by `ctxkit serve`)."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore")
 
@@ -22,6 +23,12 @@ class Settings(BaseSettings):
     budget: int = Field(default=2000, ge=1)
     reserve: int | None = Field(default=None, ge=1)
     api_key: str | None = None
+    serve_api_keys: str = ""
+
+    @property
+    def serve_keys(self) -> list[str]:
+        """The keys of CTXKIT_SERVE_API_KEYS, which are separated by commas."""
+        return [key.strip() for key in self.serve_api_keys.split(",") if key.strip()]
 
     @property
     def names_a_model(self) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ctxkit.compression import standard
-from ctxkit.context import Budget, Part, Plan, fit
+from ctxkit.context import Budget, Decision, Part, Plan, fit
 from ctxkit.context.chat import conversation
 from ctxkit.errors import BudgetInfeasible, PartError
-from ctxkit.protocols import ChatMessage, Model, Tool
-from ctxkit.server.chat_request import ContextOptions
+from ctxkit.protocols import ChatMessage, Model, Sampling, Tool
+from ctxkit.server.chat_request import ChatRequest, ContextOptions
+from ctxkit.server.service import Service
 from ctxkit.tokens.messages import text_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,19 @@ def plan_chat(
     return plan
 
 
+def planned(service: Service, model: Model, body: ChatRequest, sampling: Sampling) -> Plan:
+    """The prompt of a chat request. Raises BudgetInfeasible, PartError, StoreError."""
+    return plan_chat(
+        model,
+        body.messages,
+        tools=body.tools or () if body.tool_choice != "none" else (),
+        answer_tokens=sampling.max_tokens,
+        options=body.ctxkit,
+        index=service.index,
+        passages=service.options.passages,
+    )
+
+
 def _passages(index: Searchable, messages: Sequence[ChatMessage], most: int) -> list[Part]:
     asked = next((text_of(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
     if not asked.strip():
@@ -80,30 +94,28 @@ def _refuse_if_cut(plan: Plan) -> None:
 
 
 def report(plan: Plan, ignored: Sequence[str] = ()) -> dict[str, Any]:
-    """`x_ctxkit` of an answer: what the prompt was made of."""
-    reduced = [one for one in plan.decisions if one.level not in ("full", "dropped")]
-    dropped = [one for one in plan.decisions if one.level == "dropped"]
-    kept = [one for one in plan.decisions if one.level == "full"]
+    """`x_ctxkit` of an answer: what the prompt was made of. Its tokens are those that the model was fed."""
+    said = [one for one in plan.decisions if one.part.kind != "passage"]
+    offered = [one for one in plan.decisions if one.part.kind == "passage"]
+    reduced = [one for one in said if one.level not in ("full", "dropped")]
+    dropped = [one for one in said if one.level == "dropped"]
     return {
         "window_tokens": plan.budget.window_tokens,
         "prompt_tokens": plan.prompt_tokens,
-        "original_tokens": _original_tokens(plan),
+        "original_tokens": plan.template_tokens + plan.tools_tokens + sum(one.full_tokens for one in said),
         "exact": plan.exact,
-        "kept": len(kept),
+        "kept": sum(one.level == "full" for one in said),
         "reduced": [{"id": one.part.id, "level": one.level, "tokens": one.tokens} for one in reduced],
         "dropped": [{"id": one.part.id, "tokens": one.full_tokens} for one in dropped[:_DROPPED_NAMED]],
         "dropped_more": max(len(dropped) - _DROPPED_NAMED, 0),
-        "sources": [
-            {"id": one.part.id, "source": one.part.source, "title": one.part.title}
-            for one in plan.decisions
-            if one.part.kind == "passage" and one.level != "dropped"
-        ],
+        "passages_offered": len(offered),
+        "sources": [_source(one) for one in offered if one.kept],
         "repairs": list(plan.repairs),
         "ignored_fields": list(ignored),
     }
 
 
-def _original_tokens(plan: Plan) -> int:
-    """Of the conversation whole, template and tools included; passages that were offered are not part of it."""
-    said = (one.full_tokens for one in plan.decisions if one.part.kind != "passage")
-    return plan.template_tokens + plan.tools_tokens + sum(said)
+def _source(one: Decision) -> dict[str, Any]:
+    """A passage in the prompt; `number` is its citation number there."""
+    named = {"number": one.number, "id": one.part.id, "source": one.part.source, "title": one.part.title}
+    return {**named, "level": one.level, "tokens": one.tokens}

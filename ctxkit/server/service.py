@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -80,8 +79,3 @@ class Service:
             "max_model_len": model.window_tokens,
             "x_ctxkit": {"counter": model.counter.name, "exact": model.counter.exact},
         }
-
-
-def fingerprint(text: str) -> str:
-    """A short name for a text that says nothing of it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 
+from ctxkit.server.problems import problem_of
+
+logger = logging.getLogger(__name__)
+
 PING_SECONDS = 15.0
 DONE = "[DONE]"
 
-__all__ = ["DONE", "PING_SECONDS", "EventSourceResponse", "event_bytes", "with_pings"]
-
 _END = object()
+
+
+async def streamed(chunks: AsyncGenerator[Mapping[str, Any]]) -> EventSourceResponse:
+    """The chunks as events, with pings, ended by [DONE]. Waits for the first: what fails until then is no stream yet,
+    but an ordinary error with its status."""
+    first = await anext(chunks, None)
+    return EventSourceResponse(with_pings(_events(first, chunks)))
+
+
+async def _events(first: Mapping[str, Any] | None, rest: AsyncGenerator[Mapping[str, Any]]) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(rest) as chunks:
+            if first is not None:
+                yield event_bytes(first)
+            async for chunk in chunks:
+                yield event_bytes(chunk)
+    except Exception as error:  # the status is sent already: the error is an event
+        logger.warning("an answer failed in its stream: %s: %s", type(error).__name__, error)
+        yield event_bytes(problem_of(error).body)
+        return
+    yield event_bytes(DONE)
 
 
 def event_bytes(data: Mapping[str, Any] | str, event: str | None = None) -> bytes:

@@ -1,0 +1,133 @@
+"""`ctxkit serve`: an OpenAI-compatible endpoint over a local model, or in front of another server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxkit.cli.loading import open_index, open_model
+from ctxkit.cli.output import note
+from ctxkit.cli.settings import settings
+from ctxkit.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from ctxkit.protocols import Model
+    from ctxkit.retrieval import Index
+    from ctxkit.server import ServeOptions
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_DEFAULT_WINDOW = 8192
+
+
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A name of `ctxkit models list`, a model folder, or a hub id; with --upstream, its name there."
+        ),
+    ] = None,
+    index: Annotated[Path | None, typer.Option("--index", help="Answer from the documents of this index.")] = None,
+    upstream: Annotated[
+        str | None, typer.Option("--upstream", help="Stand in front of this server, e.g. http://host:8000/v1.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with one API key a line. (env: CTXKIT_SERVE_API_KEYS, separated by commas)"),
+    ] = None,
+    served_model_name: Annotated[str | None, typer.Option(help="The name that clients ask for.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            "--window", "--max-model-len", "--ctx-size", min=1, help="Tokens of the window; the model's by default."
+        ),
+    ] = None,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Of an answer whose request does not say.")] = 512,
+    max_running: Annotated[int, typer.Option(min=1, help="Requests answered at the same time.")] = 16,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; more get 429.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 600.0,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="A page's origin that may ask; repeat it.")] = None,
+    metrics: Annotated[bool, typer.Option(help="Serve /metrics.")] = True,
+) -> None:
+    """Serve an OpenAI-compatible endpoint. Long conversations are fitted into the window, and the answer says how."""
+    options = _options(api_key_file, answer_tokens, max_running, max_waiting, timeout, cors_origin or [], metrics)
+    if host not in _LOOPBACK and not options.api_keys:
+        note(f"warning: {host} can be reached from outside, and there is no API key (--api-key-file)")
+    answering = _model(model, upstream, window)
+    opened = open_index(index) if index is not None else None
+    try:
+        _run(served_model_name or answering.name, answering, opened, options, host, port)
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def _model(name: str | None, upstream: str | None, window: int | None) -> Model:
+    found = open_model(name, upstream, window or _DEFAULT_WINDOW)
+    if upstream is None and window is not None:
+        if window > found.window_tokens:
+            raise typer.BadParameter(f"--window {window:,} is above the model's {found.window_tokens:,}")
+        found.window_tokens = window
+    if upstream is not None and window is None:
+        note(f"no --window was given: {_DEFAULT_WINDOW:,} tokens are taken for {upstream}")
+    return found
+
+
+def _options(
+    key_file: Path | None,
+    answer_tokens: int,
+    max_running: int,
+    max_waiting: int,
+    timeout: float,
+    origins: list[str],
+    metrics: bool,
+) -> ServeOptions:
+    from ctxkit.server import ServeOptions
+
+    return ServeOptions(
+        api_keys=(*_keys_of(key_file), *settings().serve_keys),
+        answer_tokens=answer_tokens,
+        max_running=max_running,
+        max_waiting=max_waiting,
+        max_waiting_per_key=max_waiting,
+        timeout_seconds=timeout,
+        metrics=metrics,
+        cors_origins=tuple(origins),
+    )
+
+
+def _keys_of(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not keys:
+        raise typer.BadParameter(f"--api-key-file {path} holds no key")
+    return keys
+
+
+def _run(name: str, model: Model, index: Index | None, options: ServeOptions, host: str, port: int) -> None:
+    try:
+        import uvicorn
+
+        from ctxkit.server import Service, create_app
+    except ImportError as error:
+        raise MissingExtra("fastapi", "serve") from error
+
+    app = create_app(Service({name: model}, index=index, options=options))
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
+    server = uvicorn.Server(config)
+    socket = config.bind_socket()
+    bound_host, bound_port = socket.getsockname()[:2]
+    _greet(name, f"http://{bound_host}:{bound_port}", bool(options.api_keys))
+    server.run(sockets=[socket])
+
+
+def _greet(name: str, url: str, keyed: bool) -> None:
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello"}]})
+    key = " -H 'Authorization: Bearer KEY'" if keyed else ""
+    note(f"{name} at {url}/v1")
+    note(f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'")
