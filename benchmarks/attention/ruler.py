@@ -210,10 +210,12 @@ def parse() -> Any:
     parser.add_argument("--policies", nargs="+", default=list(POLICIES), metavar="EXPRESSION")
     parser.add_argument("--aware", action="store_true", help="the question is part of the prompt")
     parser.add_argument("--keep", type=int, default=512, help="tokens that a press keeps of each context")
-    parser.add_argument("--peers", nargs="*", default=[], metavar="PRESS", help=f"of kvpress; without names: {PRESSES}")
+    parser.add_argument("--peers", nargs="*", metavar="PRESS", help=f"of kvpress; without names: {PRESSES}")
     parser.add_argument("--venv", type=Path, default=Path(user_cache_dir("ctxkit")) / "peers" / "kvpress")
     parser.add_argument("--check", action="store_true")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.peers = list(PRESSES) if arguments.peers == [] else arguments.peers or []
+    return arguments
 
 
 if __name__ == "__main__":
