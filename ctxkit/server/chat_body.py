@@ -82,12 +82,13 @@ def _message(reply: Reply) -> dict[str, Any]:
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
-        message["tool_calls"] = [_call(call) for call in reply.tool_calls]
+        message["tool_calls"] = [call_of(call) for call in reply.tool_calls]
         message["content"] = reply.text or None
     return message
 
 
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+def call_of(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool call as OpenAI writes it: its arguments are text, and it has an id."""
     function = call.get("function") or {}
     arguments = function.get("arguments", "{}")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
@@ -97,7 +98,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _call_in_two(call: Mapping[str, Any], number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """As a stream has it: first the name, then the arguments."""
-    whole = _call(call)
+    whole = call_of(call)
     function = whole["function"]
     first = {**whole, "index": number, "function": {"name": function["name"], "arguments": ""}}
     return first, {"index": number, "function": {"arguments": function["arguments"]}}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """api_keys: who may ask; with none, everybody who can reach the port.
-    answer_tokens: of an answer whose request does not say.
+    answer_tokens: of an answer whose request does not say; at most a quarter of the window.
     passages: hits offered to the budget where there is an index.
     max_running, max_waiting: requests answered at the same time, and waiting for their turn; more get 429.
     max_waiting_per_key: of one key. timeout_seconds: for a whole request, waiting included.

@@ -58,6 +58,11 @@ class Service:
             raise not_found(f"no model {name!r} here; there is {known}", "model_not_found", "model")
         return name, self.models[name]
 
+    def answer_tokens(self, model: Model, window_tokens: int | None = None) -> int:
+        """The most that an answer may have whose request does not say: never more than a quarter of the window."""
+        window = min(model.window_tokens, window_tokens or model.window_tokens)
+        return min(self.options.answer_tokens, max(window // 4, 1))
+
     @asynccontextmanager
     async def admitted(self, owner: str) -> AsyncIterator[None]:
         """A turn at the gate, and no longer than a request may take. Raises Problem 429, 503; TimeoutError."""

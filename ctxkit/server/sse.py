@@ -21,25 +21,42 @@ DONE = "[DONE]"
 _END = object()
 
 
-async def streamed(chunks: AsyncGenerator[Mapping[str, Any]]) -> EventSourceResponse:
-    """The chunks as events, with pings, ended by [DONE]. Waits for the first: what fails until then is no stream yet,
-    but an ordinary error with its status."""
+async def streamed(chunks: AsyncGenerator[Mapping[str, Any]], *, named: bool = False) -> EventSourceResponse:
+    """The chunks as events, with pings. Waits for the first: what fails until then is no stream yet, but an ordinary
+    error with its status.
+
+    named: each event has its chunk's `type` for a name, as of the responses API; without, the stream ends by [DONE].
+    """
     first = await anext(chunks, None)
-    return EventSourceResponse(with_pings(_events(first, chunks)))
+    return EventSourceResponse(with_pings(_events(first, chunks, named)))
 
 
-async def _events(first: Mapping[str, Any] | None, rest: AsyncGenerator[Mapping[str, Any]]) -> AsyncGenerator[bytes]:
+async def _events(
+    first: Mapping[str, Any] | None, rest: AsyncGenerator[Mapping[str, Any]], named: bool
+) -> AsyncGenerator[bytes]:
+    def event_of(chunk: Mapping[str, Any]) -> bytes:
+        return event_bytes(chunk, str(chunk["type"]) if named else None)
+
     try:
         async with aclosing(rest) as chunks:
             if first is not None:
-                yield event_bytes(first)
+                yield event_of(first)
             async for chunk in chunks:
-                yield event_bytes(chunk)
+                yield event_of(chunk)
     except Exception as error:  # the status is sent already: the error is an event
         logger.warning("an answer failed in its stream: %s: %s", type(error).__name__, error)
-        yield event_bytes(problem_of(error).body)
+        yield _failure(error, named)
         return
-    yield event_bytes(DONE)
+    if not named:
+        yield event_bytes(DONE)
+
+
+def _failure(error: Exception, named: bool) -> bytes:
+    problem = problem_of(error)
+    if not named:
+        return event_bytes(problem.body)
+    told = {key: problem.error[key] for key in ("code", "message", "param")}
+    return event_bytes({"type": "error", "sequence_number": 0, **told, "error": problem.error}, "error")
 
 
 def event_bytes(data: Mapping[str, Any] | str, event: str | None = None) -> bytes:

@@ -26,7 +26,7 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
     """Answers a conversation; one longer than the window is fitted, and `x_ctxkit` says what was left out."""
     name, model = service.model(body.model)
     ignored = body.ignored_fields()
-    sampling = body.sampling(service.options.answer_tokens)
+    sampling = body.sampling(service.answer_tokens(model, body.ctxkit.window_tokens))
     if body.stream:
         return await streamed(_chunks(service, owner, body, model, sampling, name, ignored))
 

@@ -68,7 +68,7 @@ class CompletionRequest(BaseModel):
 async def completions(body: CompletionRequest, request: Request, service: TheService, owner: Owner) -> Response:
     """Answers one text. A prompt longer than the window is refused: there are no parts to choose from."""
     name, model = service.model(body.model)
-    text, sampling, n = body.text(), body.sampling(service.options.answer_tokens), body.n or 1
+    text, sampling, n = body.text(), body.sampling(service.answer_tokens(model)), body.n or 1
     head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": name}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)

@@ -35,7 +35,7 @@ async def tokenize(body: TokenizeRequest, service: TheService, owner: Owner) -> 
 async def plan(body: ChatRequest, service: TheService, owner: Owner) -> dict[str, Any]:
     """The plan of a chat request: every part, its level, its tokens and the reason, and the messages to be sent."""
     _, model = service.model(body.model)
-    ignored, sampling = body.ignored_fields(), body.sampling(service.options.answer_tokens)
+    ignored, sampling = body.ignored_fields(), body.sampling(service.answer_tokens(model, body.ctxkit.window_tokens))
     async with service.admitted(owner):
         made = await service.in_thread(planned, service, model, body, sampling)
     return {"object": "context.plan", **made.to_dict(), "x_ctxkit": report(made, ignored)}

@@ -1,0 +1,128 @@
+"""The answers of POST /v1/responses: one body, or the events that it grows by."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ctxkit.protocols import Reply
+from ctxkit.server.chat_body import call_of
+from ctxkit.server.responses_request import ResponsesRequest
+
+
+def _new(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex}"
+
+
+class ResponsesBody:
+    """One answer in the making: `begins`, a `piece` for each piece of text, `ends`. Events are numbered."""
+
+    def __init__(self, model: str, request: ResponsesRequest, x_ctxkit: Mapping[str, Any]) -> None:
+        self.id = _new("resp")
+        self.created = int(time.time())
+        self.model = model
+        self.request = request
+        self.x_ctxkit = dict(x_ctxkit)
+        self._message = _new("msg")
+        self._number = 0
+        self._said = False
+
+    def whole(self, reply: Reply) -> dict[str, Any]:
+        return self._response(_status(reply), self.output(reply), reply)
+
+    def begins(self) -> Iterator[dict[str, Any]]:
+        for kind in ("response.created", "response.in_progress"):
+            yield self._event(kind, response=self._response("in_progress", []))
+
+    def piece(self, text: str) -> Iterator[dict[str, Any]]:
+        if not self._said:
+            self._said = True
+            item = {"id": self._message, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+            yield self._event("response.output_item.added", output_index=0, item=item)
+            yield self._event("response.content_part.added", **self._part(), part=_text_part(""))
+        yield self._event("response.output_text.delta", **self._part(), delta=text, logprobs=[])
+
+    def ends(self, reply: Reply) -> Iterator[dict[str, Any]]:
+        output = self.output(reply)
+        if self._said:
+            yield self._event("response.output_text.done", **self._part(), text=reply.text, logprobs=[])
+            yield self._event("response.content_part.done", **self._part(), part=_text_part(reply.text))
+            yield self._event("response.output_item.done", output_index=0, item=output[0])
+        for at, item in enumerate(output):
+            if item["type"] == "function_call":
+                yield from self._call(at, item)
+        kind = "response.incomplete" if reply.finish_reason == "length" else "response.completed"
+        yield self._event(kind, response=self._response(_status(reply), output, reply))
+
+    def output(self, reply: Reply) -> list[dict[str, Any]]:
+        """The items: a message where there is text (or nothing else), then the calls."""
+        items: list[dict[str, Any]] = []
+        if reply.text or not reply.tool_calls or self._said:
+            message = {"id": self._message, "type": "message", "role": "assistant", "status": _status(reply)}
+            items.append({**message, "content": [_text_part(reply.text)]})
+        for call in map(call_of, reply.tool_calls):
+            named = {"call_id": call["id"], **call["function"]}
+            items.append({"id": _new("fc"), "type": "function_call", "status": "completed", **named})
+        return items
+
+    def _call(self, at: int, item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        where = {"output_index": at, "item_id": item["id"]}
+        begun = {**item, "arguments": "", "status": "in_progress"}
+        yield self._event("response.output_item.added", output_index=at, item=begun)
+        yield self._event("response.function_call_arguments.delta", **where, delta=item["arguments"])
+        done = {"arguments": item["arguments"], "name": item["name"]}
+        yield self._event("response.function_call_arguments.done", **where, **done)
+        yield self._event("response.output_item.done", output_index=at, item=dict(item))
+
+    def _part(self) -> dict[str, Any]:
+        return {"item_id": self._message, "output_index": 0, "content_index": 0}
+
+    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
+        event = {"type": kind, "sequence_number": self._number, **fields}
+        self._number += 1
+        return event
+
+    def _response(self, status: str, output: list[dict[str, Any]], reply: Reply | None = None) -> dict[str, Any]:
+        asked = self.request
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens,
+            "metadata": asked.metadata or {},
+            "model": self.model,
+            "output": output,
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
+            "previous_response_id": asked.previous_response_id,
+            "temperature": asked.temperature,
+            "text": asked.text or {"format": {"type": "text"}},
+            "tool_choice": asked.tool_choice or "auto",
+            "tools": asked.tools or [],
+            "top_p": asked.top_p,
+            "usage": None if reply is None else _usage(reply),
+            "x_ctxkit": self.x_ctxkit,
+        }
+
+
+def _status(reply: Reply) -> str:
+    return "incomplete" if reply.finish_reason == "length" else "completed"
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _usage(reply: Reply) -> dict[str, Any]:
+    return {
+        "input_tokens": reply.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": reply.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": reply.prompt_tokens + reply.completion_tokens,
+    }

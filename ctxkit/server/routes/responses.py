@@ -1,0 +1,63 @@
+"""POST /v1/responses: OpenAI's newer API, which openai-agents speaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from ctxkit.server.answering import answers, replies
+from ctxkit.server.chat_request import ChatRequest
+from ctxkit.server.planning import planned, report
+from ctxkit.server.problems import unsupported
+from ctxkit.server.responses_body import ResponsesBody
+from ctxkit.server.responses_request import ResponsesRequest
+from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
+from ctxkit.server.service import Service
+from ctxkit.server.sse import streamed
+
+router = APIRouter()
+
+
+@router.post("/v1/responses", response_model=None)
+async def responses(body: ResponsesRequest, request: Request, service: TheService, owner: Owner) -> Response:
+    """Answers an input of text or items; `previous_response_id` is not kept here yet, and refused."""
+    asked = body.checked()
+    if asked.previous_response_id is not None:
+        raise unsupported("previous_response_id", "answers are not stored here; send the whole input")
+    service.model(asked.model)
+    chat = asked.as_chat([])
+    if asked.stream:
+        return await streamed(_events(service, owner, asked, chat), named=True)
+
+    async def whole() -> dict[str, Any]:
+        name, model = service.model(asked.model)
+        sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
+        async with service.admitted(owner):
+            plan = await service.in_thread(planned, service, model, chat, sampling)
+            (reply,) = await replies(model, plan, sampling)
+        service.metrics.answered(reply)
+        return ResponsesBody(name, asked, report(plan)).whole(reply)
+
+    return JSONResponse(await unless_gone(request, whole()))
+
+
+async def _events(
+    service: Service, owner: str, asked: ResponsesRequest, chat: ChatRequest
+) -> AsyncGenerator[dict[str, Any]]:
+    name, model = service.model(asked.model)
+    sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
+    async with service.admitted(owner):
+        plan = await service.in_thread(planned, service, model, chat, sampling)
+        making = ResponsesBody(name, asked, report(plan))
+        for event in making.begins():
+            yield event
+        async with aclosing(answers(model, plan, sampling)) as items:
+            async for _, item in items:
+                if not isinstance(item, str):
+                    service.metrics.answered(item)
+                for event in making.piece(item) if isinstance(item, str) else making.ends(item):
+                    yield event
