@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from platformdirs import user_data_dir
 
 from ctxkit.cli.loading import open_index, open_model
 from ctxkit.cli.output import note
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from ctxkit.protocols import Model
     from ctxkit.retrieval import Index
     from ctxkit.server import ServeOptions
+    from ctxkit.server.sessions.database import Database
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DEFAULT_WINDOW = 8192
@@ -39,6 +43,13 @@ def serve(
         Path | None,
         typer.Option(help="A file with one API key a line. (env: CTXKIT_SERVE_API_KEYS, separated by commas)"),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where sessions are kept: a file, or postgresql://... (env: CTXKIT_STORE; default: in the user's data folder)"
+        ),
+    ] = None,
+    keep_days: Annotated[float | None, typer.Option(min=0.01, help="Forget sessions unused for so long.")] = None,
     served_model_name: Annotated[str | None, typer.Option(help="The name that clients ask for.")] = None,
     window: Annotated[
         int | None,
@@ -55,15 +66,14 @@ def serve(
 ) -> None:
     """Serve an OpenAI-compatible endpoint. Long conversations are fitted into the window, and the answer says how."""
     options = _options(api_key_file, answer_tokens, max_running, max_waiting, timeout, cors_origin or [], metrics)
+    options = replace(options, keep_sessions_days=keep_days)
     if host not in _LOOPBACK and not options.api_keys:
         note(f"warning: {host} can be reached from outside, and there is no API key (--api-key-file)")
     answering = _model(model, upstream, window)
-    opened = open_index(index) if index is not None else None
-    try:
-        _run(served_model_name or answering.name, answering, opened, options, host, port)
-    finally:
-        if opened is not None:
-            opened.close()
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_index(index)) if index is not None else None
+        database = stack.enter_context(closing(_database(store)))
+        _run(served_model_name or answering.name, answering, opened, database, options, host, port)
 
 
 def _model(name: str | None, upstream: str | None, window: int | None) -> Model:
@@ -109,15 +119,29 @@ def _keys_of(path: Path | None) -> list[str]:
     return keys
 
 
-def _run(name: str, model: Model, index: Index | None, options: ServeOptions, host: str, port: int) -> None:
+def _database(where: str | None) -> Database:
+    from ctxkit.server.sessions.database import open_database
+
+    chosen = where or settings().store
+    if chosen is None:
+        folder = Path(user_data_dir("ctxkit"))
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen = str(folder / "sessions.db")
+    return open_database(chosen)
+
+
+def _run(
+    name: str, model: Model, index: Index | None, database: Database, options: ServeOptions, host: str, port: int
+) -> None:
     try:
         import uvicorn
 
         from ctxkit.server import Service, create_app
+        from ctxkit.server.sessions.store import SessionStore
     except ImportError as error:
         raise MissingExtra("fastapi", "serve") from error
 
-    app = create_app(Service({name: model}, index=index, options=options))
+    app = create_app(Service({name: model}, index=index, store=SessionStore(database), options=options))
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
     server = uvicorn.Server(config)
     socket = config.bind_socket()

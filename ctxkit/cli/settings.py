@@ -13,7 +13,7 @@ _PREFIX = "CTXKIT_"
 
 class Settings(BaseSettings):
     """CTXKIT_INDEX, CTXKIT_MODEL, CTXKIT_CACHE_DIR, CTXKIT_BUDGET, CTXKIT_RESERVE, CTXKIT_API_KEY (sent to a server),
-    CTXKIT_SERVE_API_KEYS (taken by `ctxkit serve`)."""
+    CTXKIT_SERVE_API_KEYS (taken by `ctxkit serve`), CTXKIT_STORE."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="ignore")
 
@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     reserve: int | None = Field(default=None, ge=1)
     api_key: str | None = None
     serve_api_keys: str = ""
+    store: str | None = None
 
     @property
     def serve_keys(self) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,19 +20,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ctxkit import __version__
 from ctxkit.errors import CtxkitError
 from ctxkit.server.problems import Problem, problem_of
-from ctxkit.server.routes import chat, completions, context, embeddings, health, models, responses
+from ctxkit.server.routes import chat, completions, context, embeddings, health, models, responses, sessions
 from ctxkit.server.service import Service
 
 logger = logging.getLogger(__name__)
 
+_SWEEP_SECONDS = 3600
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
-    app = FastAPI(title="ctxkit", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="ctxkit", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.state.service = service
-    for route in (chat, completions, responses, embeddings, context, models, health):
+    for route in (chat, completions, responses, embeddings, context, sessions, models, health):
         app.include_router(route.router)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
@@ -40,6 +44,30 @@ def create_app(service: Service) -> FastAPI:
         app.add_middleware(CORSMiddleware, allow_origins=list(service.options.cors_origins), allow_headers=["*"])
     app.add_middleware(Watched, service=service)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """While it runs, old sessions are swept. When it ends nobody new is let in, and who is in is answered."""
+    service: Service = app.state.service
+    sweeping = asyncio.ensure_future(_sweep(service))
+    try:
+        yield
+    finally:
+        service.gate.closed = True
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def _sweep(service: Service) -> None:
+    days, conversations = service.options.keep_sessions_days, service.conversations
+    while days is not None and conversations is not None:
+        try:
+            swept = await service.in_thread(conversations.store.delete_older, days * 86_400)
+            logger.info("%d sessions older than %g days were forgotten", swept, days)
+        except CtxkitError as error:
+            logger.warning("old sessions could not be forgotten: %s", error)
+        await asyncio.sleep(_SWEEP_SECONDS)
 
 
 class Watched:

@@ -36,8 +36,7 @@ def plan_chat(
     Raises BudgetInfeasible where what must be in does not fit, or, under `overflow="refuse"`, where anything does not;
     PartError for what is no conversation.
     """
-    window = min(model.window_tokens, options.window_tokens or model.window_tokens)
-    budget = Budget(window, min(answer_tokens, max(window - 1, 0)))
+    budget = budget_of(model, options, answer_tokens)
     made = conversation(messages)
     if not made.parts:
         raise PartError("no message is left to send: " + ("; ".join(map(str, made.repairs)) or "there is none"))
@@ -48,6 +47,11 @@ def plan_chat(
     if options.overflow == "refuse":
         _refuse_if_cut(plan)
     return plan
+
+
+def budget_of(model: Model, options: ContextOptions, answer_tokens: int) -> Budget:
+    window = min(model.window_tokens, options.window_tokens or model.window_tokens)
+    return Budget(window, min(answer_tokens, max(window - 1, 0)))
 
 
 def planned(service: Service, model: Model, body: ChatRequest, sampling: Sampling) -> Plan:

@@ -10,7 +10,6 @@ from ctxkit.errors import (
     ContextTruncatedByServer,
     CtxkitError,
     MemoryInsufficient,
-    MissingExtra,
     PartError,
     PromptError,
     RemoteError,
@@ -18,9 +17,11 @@ from ctxkit.errors import (
     RemoteTimeout,
     StoreError,
 )
+from ctxkit.server.sessions.store import SessionConflict, SessionNotFound
 
 INVALID = "invalid_request_error"
 _RETRY_SECONDS = 1
+_GIVE_UP = {"x-should-retry": "false"}
 
 
 class Problem(Exception):
@@ -65,6 +66,10 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case Problem():
             return error
+        case SessionNotFound():
+            return not_found(str(error), "session_not_found", "session")
+        case SessionConflict():
+            return Problem(409, str(error), code="session_conflict", param="session", headers=_GIVE_UP)
         case BudgetInfeasible():
             more = {
                 "required_tokens": sum(error.by_part.values()) + error.reserve_tokens,
@@ -81,7 +86,10 @@ def problem_of(error: Exception) -> Problem:
             return _of_upstream(error)
         case TimeoutError():
             return timed_out("the request took longer than this server allows")
-        case MissingExtra() | StoreError() | CtxkitError():
+        case StoreError() if error.retryable:
+            headers = {"retry-after": str(_RETRY_SECONDS)}
+            return Problem(503, str(error), type="server_error", code="store_unavailable", headers=headers)
+        case CtxkitError():
             return Problem(500, str(error), type="server_error", code=_snake(type(error).__name__))
         case ValueError():
             return Problem(400, str(error), code="invalid_value")
@@ -89,7 +97,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def timed_out(message: str) -> Problem:
-    return Problem(504, message, type="server_error", code="timeout", headers={"x-should-retry": "false"})
+    return Problem(504, message, type="server_error", code="timeout", headers=_GIVE_UP)
 
 
 def _of_upstream(error: RemoteError) -> Problem:
@@ -99,10 +107,10 @@ def _of_upstream(error: RemoteError) -> Problem:
         return timed_out(str(error))
     if isinstance(error, ContextTruncatedByServer):
         more = {"planned_tokens": error.planned_tokens, "reported_tokens": error.reported_tokens}
-        headers = {"x-should-retry": "false"}
+        headers = _GIVE_UP
         message = str(error)
         return Problem(502, message, type="server_error", code="context_truncated", more=more, headers=headers)
-    headers = {"retry-after": str(_RETRY_SECONDS)} if error.retryable else {"x-should-retry": "false"}
+    headers = {"retry-after": str(_RETRY_SECONDS)} if error.retryable else _GIVE_UP
     return Problem(502, str(error), type="server_error", code="upstream_unavailable", headers=headers)
 
 

@@ -14,6 +14,8 @@ from ctxkit.server.keys import ApiKeys
 from ctxkit.server.metrics import Metrics
 from ctxkit.server.options import ServeOptions
 from ctxkit.server.problems import not_found
+from ctxkit.server.sessions.conversations import Conversations
+from ctxkit.server.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from ctxkit.protocols import Encoder
@@ -27,7 +29,7 @@ class Service:
     """What the routes share. Made once for a server; models and index are shared by all requests.
 
     models: by the name that clients ask for; the first is the default. index: passages come from it.
-    encoder: for /v1/embeddings; the index's by default.
+    encoder: for /v1/embeddings; the index's by default. store: keeps sessions; without, there are none.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Service:
         *,
         index: Searchable | None = None,
         encoder: Encoder | None = None,
+        store: SessionStore | None = None,
         options: ServeOptions | None = None,
     ) -> None:
         if not models:
@@ -43,6 +46,7 @@ class Service:
         self.models = dict(models)
         self.index = index
         self.encoder = encoder if encoder is not None else (index.encoder if index is not None else None)
+        self.conversations = Conversations(store) if store is not None else None
         self.options = options or ServeOptions()
         self.keys = ApiKeys(self.options.api_keys)
         self.metrics = Metrics()

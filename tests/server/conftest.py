@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ctxkit.server import Service
+from tests.server.postgres import Postgres
 from tests.server.running import RunningServer
 
 
@@ -21,3 +23,22 @@ def serve() -> Iterator[Callable[[Service], RunningServer]]:
     yield start
     for server in running:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real server; without one the test is skipped, and says why."""
+    try:
+        server = Postgres()
+    except (RuntimeError, OSError) as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where sessions are kept; with each database. Owners of their own keep tests apart on the shared server."""
+    if request.param == "sqlite":
+        return str(tmp_path / "sessions.db")
+    return str(request.getfixturevalue("postgres").url)

@@ -13,10 +13,10 @@ from ctxkit.protocols import Model, Reply, Sampling
 from ctxkit.server.answering import answers, replies
 from ctxkit.server.chat_body import ChatBody
 from ctxkit.server.chat_request import ChatRequest
-from ctxkit.server.planning import planned, report
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
+from ctxkit.server.turns import plan_request, remember
 
 router = APIRouter()
 
@@ -32,11 +32,12 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
 
     async def whole() -> dict[str, Any]:
         async with service.admitted(owner):
-            plan = await service.in_thread(planned, service, model, body, sampling)
-            found = await replies(model, plan, sampling, body.n or 1)
+            made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
+            found = await replies(model, made.plan, sampling, body.n or 1)
+            await service.in_thread(remember, service, owner, body, made, found[0])
         for reply in found:
             service.metrics.answered(reply)
-        return ChatBody(name, report(plan, ignored)).whole(found)
+        return ChatBody(name, made.report).whole(found)
 
     return JSONResponse(await unless_gone(request, whole()))
 
@@ -46,18 +47,19 @@ async def _chunks(
 ) -> AsyncGenerator[dict[str, Any]]:
     n, done = body.n or 1, list[Reply]()
     async with service.admitted(owner):
-        plan = await service.in_thread(planned, service, model, body, sampling)
-        making = ChatBody(name, report(plan, ignored))
+        made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
+        making = ChatBody(name, made.report)
         yield making.first()
         for at in range(n):
             yield making.begins(at)
-        async with aclosing(answers(model, plan, sampling, n)) as items:
+        async with aclosing(answers(model, made.plan, sampling, n)) as items:
             async for at, item in items:
                 if isinstance(item, str):
                     yield making.piece(at, item)
                     continue
                 service.metrics.answered(item)
                 done.append(item)
+                await service.in_thread(remember, service, owner, body, made, item)
                 for chunk in making.ends(at, item):
                     yield chunk
     if body.stream_options and body.stream_options.include_usage:

@@ -1,0 +1,1 @@
+"""Sessions of the server: conversations that it keeps, in sqlite or PostgreSQL."""

@@ -1,0 +1,96 @@
+"""Conversations: sessions of the store, planned turn by turn so that a prompt keeps its beginning."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ctxkit.context import Budget, Plan
+from ctxkit.protocols import ChatMessage, Counter, Tool
+from ctxkit.server.sessions.store import SessionStore
+from ctxkit.session import CacheReport, Session
+
+_HELD = 256  # sessions whose latest plan is remembered; the others begin their prompts anew
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn that was planned and not said yet. length: of the session before it."""
+
+    session: Session
+    length: int
+    said: tuple[ChatMessage, ...]
+    plan: Plan
+    cache: CacheReport
+
+
+class Conversations:
+    """The sessions of a store, for several threads.
+
+    A session that another process wrote to is read anew. Where two answer one session at the same time, the second to
+    end is refused: SessionConflict.
+    """
+
+    def __init__(self, store: SessionStore) -> None:
+        self.store = store
+        self._held: OrderedDict[tuple[str, str], tuple[int, Session]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def plan(
+        self,
+        owner: str,
+        name: str,
+        messages: Sequence[ChatMessage],
+        *,
+        budget: Budget,
+        counter: Counter,
+        tools: Sequence[Tool] = (),
+    ) -> Turn:
+        """The prompt of the session with these messages behind it. Nothing is stored before `commit`.
+
+        Raises SessionNotFound, PartError, BudgetInfeasible, StoreError.
+        """
+        length = self.store.get(owner, name).length
+        session = self._take(owner, name, length, counter)
+        if session is None:
+            originals = self.store.originals(owner, name)
+            session = Session(budget=budget, counter=counter, expandable=False, store=originals, session_id=name)
+            session.add(*self.store.messages(owner, name))
+        session.budget, session.tools = budget, tuple(tools)
+        session.add(*messages)
+        return Turn(session, length, tuple(messages), session.plan(), session.cache)
+
+    def commit(self, owner: str, name: str, turn: Turn, answer: ChatMessage) -> None:
+        """The turn was answered: its messages and the answer are in the store, all or none.
+
+        Raises SessionConflict where somebody else wrote to the session, SessionNotFound, StoreError.
+        """
+        said = [*turn.said, answer]
+        row = self.store.append(owner, name, said, length=turn.length)
+        turn.session.add(answer)
+        with self._lock:
+            self._held[owner, name] = (row.length, turn.session)
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+
+    def expand(self, owner: str, name: str, ref: str, counter: Counter) -> str:
+        """The original of what a prompt of the session showed reduced. Raises PartError for an unknown ref."""
+        self.store.get(owner, name)
+        originals = self.store.originals(owner, name)
+        return Session(budget=Budget(1 << 20), counter=counter, store=originals, session_id=name).expand(ref)
+
+    def forget(self, owner: str, name: str) -> None:
+        """Deletes the session and all that was kept of it. Raises SessionNotFound."""
+        with self._lock:
+            self._held.pop((owner, name), None)
+        self.store.delete(owner, name)
+
+    def _take(self, owner: str, name: str, length: int, counter: Counter) -> Session | None:
+        """The remembered session where it is as long as the stored one; a turn has it to itself."""
+        with self._lock:
+            held = self._held.pop((owner, name), None)
+        if held is None or held[0] != length or held[1].counter is not counter:
+            return None
+        return held[1]

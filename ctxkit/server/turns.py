@@ -1,0 +1,60 @@
+"""Turns: a chat request planned, alone or as the next turn of a session, and remembered when it was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ctxkit.context import Plan
+from ctxkit.protocols import Model, Reply, Sampling
+from ctxkit.server.chat_request import ChatRequest
+from ctxkit.server.planning import budget_of, planned, report
+from ctxkit.server.problems import Problem, unsupported
+from ctxkit.server.service import Service
+from ctxkit.server.sessions.conversations import Turn
+
+
+@dataclass(frozen=True)
+class Planned:
+    """plan: the prompt. report: `x_ctxkit` of the answer. turn: of a session, None without one."""
+
+    plan: Plan
+    report: Mapping[str, Any]
+    turn: Turn | None = None
+
+
+def plan_request(
+    service: Service, owner: str, model: Model, body: ChatRequest, sampling: Sampling, ignored: Sequence[str] = ()
+) -> Planned:
+    """Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem."""
+    if body.ctxkit.session is None:
+        plan = planned(service, model, body, sampling)
+        return Planned(plan, report(plan, ignored))
+    if service.conversations is None:
+        raise Problem(501, "this server keeps no sessions; start it with --store", code="no_sessions")
+    if (body.n or 1) > 1:
+        raise unsupported("n", "a session goes on with one answer: send `n` 1")
+    turn = service.conversations.plan(
+        owner,
+        body.ctxkit.session,
+        body.messages,
+        budget=budget_of(model, body.ctxkit, sampling.max_tokens),
+        counter=model.counter,
+        tools=body.tools or () if body.tool_choice != "none" else (),
+    )
+    cache = turn.cache
+    told = {"session": body.ctxkit.session, "reused_tokens": cache.reused_tokens, "why": cache.reason}
+    return Planned(turn.plan, {**report(turn.plan, ignored), **told}, turn)
+
+
+def remember(service: Service, owner: str, body: ChatRequest, made: Planned, reply: Reply) -> None:
+    """Stores the turn of a session. Raises SessionConflict where somebody else wrote to it, StoreError."""
+    if made.turn is None or service.conversations is None or body.ctxkit.session is None:
+        return
+    answer: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
+    if reply.tool_calls:
+        answer["tool_calls"] = [dict(call) for call in reply.tool_calls]
+    elif not reply.text:
+        answer["content"] = ""
+    service.conversations.commit(owner, body.ctxkit.session, made.turn, answer)
