@@ -46,7 +46,7 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(
-            help="Where sessions are kept: a file or postgresql://... (env: CTXKIT_STORE; default: the user's data folder)"
+            help="Where sessions are kept: a file or postgresql://... (env: CTXKIT_STORE; default: in the data folder)"
         ),
     ] = None,
     keep_days: Annotated[float | None, typer.Option(min=0.01, help="Forget sessions unused for so long.")] = None,
