@@ -106,6 +106,8 @@ def report(plan: Plan, ignored: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "window_tokens": plan.budget.window_tokens,
         "prompt_tokens": plan.prompt_tokens,
+        "reserve_tokens": plan.budget.reserve_tokens,
+        "by_kind": _by_kind(plan),
         "original_tokens": plan.template_tokens + plan.tools_tokens + sum(one.full_tokens for one in said),
         "exact": plan.exact,
         "kept": sum(one.level == "full" for one in said),
@@ -123,3 +125,12 @@ def _source(one: Decision) -> dict[str, Any]:
     """A passage in the prompt; `number` is its citation number there."""
     named = {"number": one.number, "id": one.part.id, "source": one.part.source, "title": one.part.title}
     return {**named, "level": one.level, "tokens": one.tokens}
+
+
+def _by_kind(plan: Plan) -> dict[str, int]:
+    """Tokens of the prompt by the kind of part; they add up to prompt_tokens."""
+    found: dict[str, int] = {}
+    for one in plan.decisions:
+        if one.tokens:
+            found[one.part.kind] = found.get(one.part.kind, 0) + one.tokens
+    return {**found, "template": plan.template_tokens, "tools": plan.tools_tokens}

@@ -25,9 +25,18 @@ class Planned:
 
 
 def plan_request(
-    service: Service, owner: str, model: Model, body: ChatRequest, sampling: Sampling, ignored: Sequence[str] = ()
+    service: Service,
+    owner: str,
+    model: Model,
+    body: ChatRequest,
+    sampling: Sampling,
+    ignored: Sequence[str] = (),
+    *,
+    dry: bool = False,
 ) -> Planned:
-    """Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem."""
+    """The request's prompt. dry: it is only looked at.
+
+    Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem."""
     if body.ctxkit.session is None:
         plan = planned(service, model, body, sampling)
         return Planned(plan, report(plan, ignored))
@@ -42,6 +51,7 @@ def plan_request(
         budget=budget_of(model, body.ctxkit, sampling.max_tokens),
         counter=model.counter,
         tools=body.tools or () if body.tool_choice != "none" else (),
+        dry=dry,
     )
     cache = turn.cache
     told = {"session": body.ctxkit.session, "reused_tokens": cache.reused_tokens, "why": cache.reason}

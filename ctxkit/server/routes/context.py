@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from ctxkit.protocols import Model
 from ctxkit.server.chat_request import ChatRequest
-from ctxkit.server.planning import planned, report
 from ctxkit.server.routes.dependencies import Owner, TheService
+from ctxkit.server.turns import plan_request
 
 router = APIRouter()
 
@@ -37,8 +37,8 @@ async def plan(body: ChatRequest, service: TheService, owner: Owner) -> dict[str
     _, model = service.model(body.model)
     ignored, sampling = body.ignored_fields(), body.sampling(service.answer_tokens(model, body.ctxkit.window_tokens))
     async with service.admitted(owner):
-        made = await service.in_thread(planned, service, model, body, sampling)
-    return {"object": "context.plan", **made.to_dict(), "x_ctxkit": report(made, ignored)}
+        made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored, dry=True)
+    return {"object": "context.plan", **made.plan.to_dict(), "x_ctxkit": made.report}
 
 
 def _tokenized(model: Model, body: TokenizeRequest) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from ctxkit.context import Budget, Plan
@@ -47,13 +48,16 @@ class Conversations:
         budget: Budget,
         counter: Counter,
         tools: Sequence[Tool] = (),
+        dry: bool = False,
     ) -> Turn:
         """The prompt of the session with these messages behind it. Nothing is stored before `commit`.
+
+        dry: the turn is only looked at; the session's next plan is as if it had not been.
 
         Raises SessionNotFound, PartError, BudgetInfeasible, StoreError.
         """
         length = self.store.get(owner, name).length
-        session = self._take(owner, name, length, counter)
+        session = self._take(owner, name, length, counter, leave=dry)
         if session is None:
             originals = self.store.originals(owner, name)
             session = Session(budget=budget, counter=counter, expandable=False, store=originals, session_id=name)
@@ -87,10 +91,10 @@ class Conversations:
             self._held.pop((owner, name), None)
         self.store.delete(owner, name)
 
-    def _take(self, owner: str, name: str, length: int, counter: Counter) -> Session | None:
-        """The remembered session where it is as long as the stored one; a turn has it to itself."""
+    def _take(self, owner: str, name: str, length: int, counter: Counter, *, leave: bool) -> Session | None:
+        """The remembered session where it is as long as the stored one. A turn has it to itself, or a copy of it."""
         with self._lock:
-            held = self._held.pop((owner, name), None)
+            held = self._held.get((owner, name)) if leave else self._held.pop((owner, name), None)
         if held is None or held[0] != length or held[1].counter is not counter:
             return None
-        return held[1]
+        return copy(held[1]) if leave else held[1]
