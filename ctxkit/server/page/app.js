@@ -91,7 +91,6 @@ function replanned() {
 
 async function replan() {
   const mine = ++latest, window = Number(at("window").value);
-  at("window-tokens").textContent = window.toLocaleString("en");
   const body = request(at("draft").value, window);
   if (!body.messages.length && !state.session) return at("planned").replaceChildren();
   if (!body.messages.length) body.messages = [{ role: "user", content: "…" }];
@@ -169,7 +168,11 @@ async function connected() {
 function sized() {
   const most = state.windows[at("model").value] || 8192;
   Object.assign(at("window"), { min: 64, max: most, step: Math.max(Math.round(most / 256), 1), value: most });
-  at("window-tokens").textContent = most.toLocaleString("en");
+  told();
+}
+
+function told() {
+  at("window-tokens").textContent = Number(at("window").value).toLocaleString("en");
 }
 
 at("ask").addEventListener("submit", (event) => { event.preventDefault(); send(at("draft").value); });
@@ -178,7 +181,7 @@ at("draft").addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") state.running?.abort(); });
 at("draft").addEventListener("input", replanned);
-at("window").addEventListener("input", replanned);
+at("window").addEventListener("input", () => { told(); replanned(); });
 at("stop").addEventListener("click", () => state.running?.abort());
 at("new").addEventListener("click", begun);
 at("model").addEventListener("change", () => { sized(); replanned(); });
