@@ -19,7 +19,8 @@ from ctxkit.errors import MissingExtra
 if TYPE_CHECKING:
     from ctxkit.protocols import Model
     from ctxkit.retrieval import Index
-    from ctxkit.server import ServeOptions
+    from ctxkit.server import ServeOptions, Service
+    from ctxkit.server.indexes import Indexes
     from ctxkit.server.sessions.database import Database
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -34,6 +35,9 @@ def serve(
         ),
     ] = None,
     index: Annotated[Path | None, typer.Option("--index", help="Answer from the documents of this index.")] = None,
+    indexes: Annotated[
+        Path | None, typer.Option("--indexes", help="Keep indexes of the documents that clients bring in this folder.")
+    ] = None,
     upstream: Annotated[
         str | None, typer.Option("--upstream", help="Stand in front of this server, e.g. http://host:8000/v1.")
     ] = None,
@@ -70,10 +74,22 @@ def serve(
     if host not in _LOOPBACK and not options.api_keys:
         note(f"warning: {host} can be reached from outside, and there is no API key (--api-key-file)")
     answering = _model(model, upstream, window)
+    _check_installed()
     with ExitStack() as stack:
         opened = stack.enter_context(open_index(index)) if index is not None else None
         database = stack.enter_context(closing(_database(store)))
-        _run(served_model_name or answering.name, answering, opened, database, options, host, port)
+        own = None if indexes is None else stack.enter_context(closing(_indexes(indexes, opened)))
+        name = served_model_name or answering.name
+        _run(_service(name, answering, opened, database, own, options), name, host, port)
+
+
+def _check_installed() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(error.name or "fastapi", "serve") from error
 
 
 def _model(name: str | None, upstream: str | None, window: int | None) -> Model:
@@ -130,24 +146,36 @@ def _database(where: str | None) -> Database:
     return open_database(chosen)
 
 
-def _run(
-    name: str, model: Model, index: Index | None, database: Database, options: ServeOptions, host: str, port: int
-) -> None:
-    try:
-        import uvicorn
+def _indexes(folder: Path, opened: Index | None) -> Indexes:
+    from ctxkit.retrieval import SentenceTransformerEncoder
+    from ctxkit.server.indexes import Indexes
 
-        from ctxkit.server import Service, create_app
-        from ctxkit.server.sessions.store import SessionStore
-    except ImportError as error:
-        raise MissingExtra("fastapi", "serve") from error
+    return Indexes(folder, opened.encoder if opened is not None else SentenceTransformerEncoder())
 
-    app = create_app(Service({name: model}, index=index, store=SessionStore(database), options=options))
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=30)
-    server = uvicorn.Server(config)
+
+def _service(
+    name: str, model: Model, index: Index | None, database: Database, own: Indexes | None, options: ServeOptions
+) -> Service:
+    from ctxkit.server import Service
+    from ctxkit.server.sessions.store import SessionStore
+
+    encoder = own.encoder if own is not None else None
+    store = SessionStore(database)
+    return Service({name: model}, index=index, encoder=encoder, store=store, indexes=own, options=options)
+
+
+def _run(service: Service, name: str, host: str, port: int) -> None:
+    import uvicorn
+
+    from ctxkit.server import create_app
+
+    config = uvicorn.Config(
+        create_app(service), host=host, port=port, log_level="warning", timeout_graceful_shutdown=30
+    )
     socket = config.bind_socket()
     bound_host, bound_port = socket.getsockname()[:2]
-    _greet(name, f"http://{bound_host}:{bound_port}", bool(options.api_keys))
-    server.run(sockets=[socket])
+    _greet(name, f"http://{bound_host}:{bound_port}", bool(service.options.api_keys))
+    uvicorn.Server(config).run(sockets=[socket])
 
 
 def _greet(name: str, url: str, keyed: bool) -> None:

@@ -20,7 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ctxkit import __version__
 from ctxkit.errors import CtxkitError
 from ctxkit.server.problems import Problem, problem_of
-from ctxkit.server.routes import chat, completions, context, embeddings, health, models, page, responses, sessions
+from ctxkit.server.routes import (
+    chat,
+    completions,
+    context,
+    embeddings,
+    health,
+    index,
+    models,
+    page,
+    responses,
+    sessions,
+)
 from ctxkit.server.service import Service
 
 logger = logging.getLogger(__name__)
@@ -33,7 +44,7 @@ def create_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
     app = FastAPI(title="ctxkit", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.state.service = service
-    for route in (chat, completions, responses, embeddings, context, sessions, models, health, page):
+    for route in (chat, completions, responses, embeddings, context, sessions, index, models, health, page):
         app.include_router(route.router)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)

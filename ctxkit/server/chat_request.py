@@ -43,7 +43,8 @@ class ContextOptions(BaseModel):
 
     overflow: what is done with a conversation that is longer than the window. "fit": the best of it is sent. "refuse":
         400 context_length_exceeded. "chain": the question is answered by Chain-of-Agents over all of it.
-    window_tokens: a smaller window than the model's. index: put passages of the index into the prompt.
+    window_tokens: a smaller window than the model's.
+    index: put passages into the prompt: of the server's index (true), of the caller's own of that name, or none.
     session: continue this session: its messages stand before those of the request.
     """
 
@@ -51,7 +52,7 @@ class ContextOptions(BaseModel):
 
     overflow: Overflow = "fit"
     window_tokens: int | None = Field(default=None, ge=1)
-    index: bool = True
+    index: bool | str = True
     session: str | None = None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ctxkit.context.chat import conversation
 from ctxkit.errors import BudgetInfeasible, PartError
 from ctxkit.protocols import ChatMessage, Model, Sampling, Tool
 from ctxkit.server.chat_request import ChatRequest, ContextOptions
+from ctxkit.server.problems import Problem
 from ctxkit.server.service import Service
 from ctxkit.tokens.messages import text_of
 
@@ -40,7 +42,7 @@ def plan_chat(
     made = conversation(messages)
     if not made.parts:
         raise PartError("no message is left to send: " + ("; ".join(map(str, made.repairs)) or "there is none"))
-    found = _passages(index, messages, passages) if index is not None and options.index else []
+    found = _passages(index, messages, passages) if index is not None else []
     parts = _with_passages(made.parts, found)
     plan = fit(parts, budget=budget, counter=model.counter, tools=tools, compressors=standard())
     plan = replace(plan, repairs=tuple(map(str, made.repairs)))
@@ -54,17 +56,45 @@ def budget_of(model: Model, options: ContextOptions, answer_tokens: int) -> Budg
     return Budget(window, min(answer_tokens, max(window - 1, 0)))
 
 
-def planned(service: Service, model: Model, body: ChatRequest, sampling: Sampling) -> Plan:
-    """The prompt of a chat request. Raises BudgetInfeasible, PartError, StoreError."""
-    return plan_chat(
-        model,
-        body.messages,
-        tools=body.tools or () if body.tool_choice != "none" else (),
-        answer_tokens=sampling.max_tokens,
-        options=body.ctxkit,
-        index=service.index,
-        passages=service.options.passages,
-    )
+def planned(
+    service: Service,
+    owner: str,
+    model: Model,
+    body: ChatRequest,
+    sampling: Sampling,
+    before: Sequence[ChatMessage] = (),
+) -> Plan:
+    """The prompt of a chat request. before: what was said before its messages.
+
+    Raises BudgetInfeasible, PartError, StoreError, NoSuchIndex.
+    """
+    with index_of(service, owner, body) as index:
+        return plan_chat(
+            model,
+            [*before, *body.messages],
+            tools=tools_of(body),
+            answer_tokens=sampling.max_tokens,
+            options=body.ctxkit,
+            index=index,
+            passages=service.options.passages,
+        )
+
+
+def tools_of(body: ChatRequest) -> Sequence[Tool]:
+    return body.tools or () if body.tool_choice != "none" else ()
+
+
+@contextmanager
+def index_of(service: Service, owner: str, body: ChatRequest) -> Iterator[Searchable | None]:
+    """Where the passages of a request come from; None where it wants none or there is none. Raises Problem."""
+    wanted = body.ctxkit.index
+    if isinstance(wanted, bool):
+        yield service.index if wanted else None
+    elif service.indexes is None:
+        raise Problem(501, "this server takes no documents; start it with --indexes FOLDER", code="no_indexes")
+    else:
+        with service.indexes.opened(owner, wanted) as index:
+            yield index
 
 
 def _passages(index: Searchable, messages: Sequence[ChatMessage], most: int) -> list[Part]:

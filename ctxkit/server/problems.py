@@ -9,14 +9,15 @@ from ctxkit.errors import (
     BudgetInfeasible,
     ContextTruncatedByServer,
     CtxkitError,
+    DocumentError,
     MemoryInsufficient,
     PartError,
     PromptError,
     RemoteError,
     RemoteRejected,
     RemoteTimeout,
-    StoreError,
 )
+from ctxkit.server.indexes import NoSuchIndex
 from ctxkit.server.sessions.store import SessionConflict, SessionNotFound
 
 INVALID = "invalid_request_error"
@@ -68,6 +69,10 @@ def problem_of(error: Exception) -> Problem:
             return error
         case SessionNotFound():
             return not_found(str(error), "session_not_found", "session")
+        case NoSuchIndex():
+            return not_found(str(error), "index_not_found", "index")
+        case DocumentError():
+            return Problem(400, str(error), code="unreadable_document", param="documents")
         case SessionConflict():
             return Problem(409, str(error), code="session_conflict", param="session", headers=_GIVE_UP)
         case BudgetInfeasible():
@@ -86,9 +91,9 @@ def problem_of(error: Exception) -> Problem:
             return _of_upstream(error)
         case TimeoutError():
             return timed_out("the request took longer than this server allows")
-        case StoreError() if error.retryable:
+        case CtxkitError() if error.retryable:
             headers = {"retry-after": str(_RETRY_SECONDS)}
-            return Problem(503, str(error), type="server_error", code="store_unavailable", headers=headers)
+            return Problem(503, str(error), type="server_error", code="try_again", headers=headers)
         case CtxkitError():
             return Problem(500, str(error), type="server_error", code=_snake(type(error).__name__))
         case ValueError():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ctxkit.protocols import Model
 from ctxkit.server.gate import Gate
+from ctxkit.server.indexes import Indexes
 from ctxkit.server.keys import ApiKeys
 from ctxkit.server.metrics import Metrics
 from ctxkit.server.options import ServeOptions
@@ -30,6 +31,7 @@ class Service:
 
     models: by the name that clients ask for; the first is the default. index: passages come from it.
     encoder: for /v1/embeddings; the index's by default. store: keeps sessions; without, there are none.
+    indexes: of the documents that clients bring; without, they bring none.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Service:
         index: Searchable | None = None,
         encoder: Encoder | None = None,
         store: SessionStore | None = None,
+        indexes: Indexes | None = None,
         options: ServeOptions | None = None,
     ) -> None:
         if not models:
@@ -47,6 +50,7 @@ class Service:
         self.index = index
         self.encoder = encoder if encoder is not None else (index.encoder if index is not None else None)
         self.conversations = Conversations(store) if store is not None else None
+        self.indexes = indexes
         self.options = options or ServeOptions()
         self.keys = ApiKeys(self.options.api_keys)
         self.metrics = Metrics()

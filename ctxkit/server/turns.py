@@ -9,10 +9,11 @@ from typing import Any
 from ctxkit.context import Plan
 from ctxkit.protocols import Model, Reply, Sampling
 from ctxkit.server.chat_request import ChatRequest
-from ctxkit.server.planning import budget_of, planned, report
+from ctxkit.server.planning import budget_of, planned, report, tools_of
 from ctxkit.server.problems import Problem, unsupported
 from ctxkit.server.service import Service
 from ctxkit.server.sessions.conversations import Turn
+from ctxkit.session import CacheReport
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,29 @@ def plan_request(
 
     Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem."""
     if body.ctxkit.session is None:
-        plan = planned(service, model, body, sampling)
+        plan = planned(service, owner, model, body, sampling)
         return Planned(plan, report(plan, ignored))
     if service.conversations is None:
         raise Problem(501, "this server keeps no sessions; start it with --store", code="no_sessions")
     if (body.n or 1) > 1:
         raise unsupported("n", "a session goes on with one answer: send `n` 1")
+    if body.ctxkit.index and (service.index is not None or isinstance(body.ctxkit.index, str)):
+        before = service.conversations.history(owner, body.ctxkit.session)
+        plan = planned(service, owner, model, body, sampling, before)
+        told = {"session": body.ctxkit.session, "reused_tokens": 0, "why": "passages are chosen anew for each question"}
+        return Planned(
+            plan, {**report(plan, ignored), **told}, Turn(None, len(before), tuple(body.messages), plan, None)
+        )
     turn = service.conversations.plan(
         owner,
         body.ctxkit.session,
         body.messages,
         budget=budget_of(model, body.ctxkit, sampling.max_tokens),
         counter=model.counter,
-        tools=body.tools or () if body.tool_choice != "none" else (),
+        tools=tools_of(body),
         dry=dry,
     )
-    cache = turn.cache
+    cache = turn.cache or CacheReport()
     told = {"session": body.ctxkit.session, "reused_tokens": cache.reused_tokens, "why": cache.reason}
     return Planned(turn.plan, {**report(turn.plan, ignored), **told}, turn)
 

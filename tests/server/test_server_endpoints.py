@@ -6,38 +6,19 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import httpx
 import numpy as np
 import pytest
 
-from ctxkit.protocols import Vectors
 from ctxkit.server import ServeOptions, Service
 from ctxkit.testing import ScriptedModel, tiny_model
+from tests.server.letters import Letters
 from tests.server.running import RunningServer
 
 Start = Callable[[Service], RunningServer]
 HI = [{"role": "user", "content": "Say hi"}]
-
-
-class Letters:
-    """An encoder whose vectors are counts of letters."""
-
-    name = fingerprint = "letters"
-    dims = 26
-    multi_vector = False
-
-    def count_batch(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
-
-    def encode_documents(self, texts: Sequence[str], *, progress: bool = False) -> Vectors:
-        rows = np.array([[text.lower().count(chr(97 + n)) + 1e-3 for n in range(26)] for text in texts], np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return Vectors(rows, np.arange(len(texts) + 1))
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        return self.encode_documents(texts)
 
 
 def service(*lines: str, **options: object) -> Service:

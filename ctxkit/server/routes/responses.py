@@ -37,7 +37,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
         name, model = service.model(asked.model)
         sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
         async with service.admitted(owner):
-            plan = await service.in_thread(planned, service, model, chat, sampling)
+            plan = await service.in_thread(planned, service, owner, model, chat, sampling)
             (reply,) = await replies(model, plan, sampling)
         service.metrics.answered(reply)
         return ResponsesBody(name, asked, report(plan)).whole(reply)
@@ -51,7 +51,7 @@ async def _events(
     name, model = service.model(asked.model)
     sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
     async with service.admitted(owner):
-        plan = await service.in_thread(planned, service, model, chat, sampling)
+        plan = await service.in_thread(planned, service, owner, model, chat, sampling)
         making = ResponsesBody(name, asked, report(plan))
         for event in making.begins():
             yield event

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 from ctxkit.context import Budget, Plan
 from ctxkit.protocols import ChatMessage, Counter, Tool
@@ -18,13 +19,16 @@ _HELD = 256  # sessions whose latest plan is remembered; the others begin their 
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn that was planned and not said yet. length: of the session before it."""
+    """A turn that was planned and not said yet. length: of the session before it.
 
-    session: Session
+    session: None where the prompt was not made by it, but anew.
+    """
+
+    session: Session | None
     length: int
     said: tuple[ChatMessage, ...]
     plan: Plan
-    cache: CacheReport
+    cache: CacheReport | None
 
 
 class Conversations:
@@ -66,6 +70,10 @@ class Conversations:
         session.add(*messages)
         return Turn(session, length, tuple(messages), session.plan(), session.cache)
 
+    def history(self, owner: str, name: str) -> list[dict[str, Any]]:
+        """What was said. Raises SessionNotFound, StoreError."""
+        return self.store.messages(owner, name)
+
     def commit(self, owner: str, name: str, turn: Turn, answer: ChatMessage) -> None:
         """The turn was answered: its messages and the answer are in the store, all or none.
 
@@ -73,6 +81,8 @@ class Conversations:
         """
         said = [*turn.said, answer]
         row = self.store.append(owner, name, said, length=turn.length)
+        if turn.session is None:
+            return
         turn.session.add(answer)
         with self._lock:
             self._held[owner, name] = (row.length, turn.session)
