@@ -3,6 +3,7 @@
 AgentError(CtxkitError)
 ├── CallTimeout           a model or a tool did not answer in time
 ├── AnswerMalformed       a model did not answer in the form that was asked for, also when asked again
+├── WorkersFailed         too many of a chain's workers failed
 ├── StepsExhausted        the limit of steps was reached before there was an answer
 ├── ToolError             a tool refused its arguments or failed; usually told to the model, not raised
 ├── CapabilityMissing     the model cannot do what the method needs (say, `embeds`)
@@ -32,6 +33,14 @@ class AnswerMalformed(AgentError):
     def __init__(self, message: str, *, answer: str = "") -> None:
         super().__init__(message)
         self.answer = answer
+
+
+class WorkersFailed(AgentError):
+    """Too many of a chain's workers failed. `chunks` are the numbers of what they should have read."""
+
+    def __init__(self, message: str, *, chunks: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.chunks = chunks
 
 
 class StepsExhausted(AgentError):
