@@ -30,7 +30,8 @@ LAYERS = [
     {"ctxkit.testing"},
     {"ctxkit.pipeline", "ctxkit.session", "ctxkit.notebook"},
     {"ctxkit_agents", "ctxkit_connectors"},
-    {"ctxkit.cli", "ctxkit.server"},
+    {"ctxkit.server"},
+    {"ctxkit.cli"},
     {"ctxkit.__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxkit_agents.chain_of_agents import ChainAnswer, ChainOfAgents, ExtractiveWorker
     from ctxkit_agents.runtime.checkpoint import Checkpoint
     from ctxkit_agents.runtime.events import Degraded, Event, Finished, Message, Started, Tokens
     from ctxkit_agents.runtime.job import Job
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ctxkit_agents.runtime.trace import Trace
 
 _ON_USE = {
+    "ChainAnswer": "ctxkit_agents.chain_of_agents",
+    "ChainOfAgents": "ctxkit_agents.chain_of_agents",
+    "ExtractiveWorker": "ctxkit_agents.chain_of_agents",
     "Checkpoint": "ctxkit_agents.runtime.checkpoint",
     "Degraded": "ctxkit_agents.runtime.events",
     "Event": "ctxkit_agents.runtime.events",
@@ -36,6 +40,9 @@ _ON_USE = {
 }
 
 __all__ = [
+    "ChainAnswer",
+    "ChainOfAgents",
+    "ExtractiveWorker",
     "Checkpoint",
     "Degraded",
     "Event",

@@ -42,14 +42,14 @@ async def answers(model: Model, prompt: Promptable, sampling: Sampling, n: int =
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def replies(model: Model, prompt: Promptable, sampling: Sampling, n: int = 1) -> list[Reply]:
-    """The whole answers, in order."""
+async def replies(items: AsyncGenerator[Item]) -> list[Reply]:
+    """The whole answers, in order. Closes the items where it is cancelled."""
     found: dict[int, Reply] = {}
-    async with aclosing(answers(model, prompt, sampling, n)) as items:
+    async with aclosing(items):
         async for at, item in items:
             if isinstance(item, Reply):
                 found[at] = item
-    return [found[at] for at in range(n)]
+    return [found[at] for at in sorted(found)]
 
 
 async def _into(

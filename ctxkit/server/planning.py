@@ -111,9 +111,13 @@ def _with_passages(parts: Sequence[Part], passages: Sequence[Part]) -> list[Part
     return [*parts[:at], *reversed(passages), *parts[at:]]
 
 
+def is_cut(plan: Plan) -> bool:
+    """Whether something of the conversation is not in the prompt as it was said."""
+    return any(one.level != "full" and one.part.kind != "passage" for one in plan.decisions)
+
+
 def _refuse_if_cut(plan: Plan) -> None:
-    cut = [one for one in plan.decisions if one.level != "full" and one.part.kind != "passage"]
-    if not cut:
+    if not is_cut(plan):
         return
     whole = plan.replan(window_tokens=1 << 40)
     needed = whole.prompt_tokens + plan.budget.reserve_tokens

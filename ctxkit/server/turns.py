@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxkit.context import Plan
-from ctxkit.protocols import Model, Reply, Sampling
+from ctxkit.protocols import ChatMessage, Model, Reply, Sampling
+from ctxkit.server.answering import Item, answers
+from ctxkit.server.chaining import chained
 from ctxkit.server.chat_request import ChatRequest
-from ctxkit.server.planning import budget_of, planned, report, tools_of
+from ctxkit.server.planning import budget_of, is_cut, planned, report, tools_of
 from ctxkit.server.problems import Problem, unsupported
 from ctxkit.server.service import Service
 from ctxkit.server.sessions.conversations import Turn
@@ -18,11 +20,21 @@ from ctxkit.session import CacheReport
 
 @dataclass(frozen=True)
 class Planned:
-    """plan: the prompt. report: `x_ctxkit` of the answer. turn: of a session, None without one."""
+    """plan: the prompt. report: `x_ctxkit` of the answer. turn: of a session, None without one.
+
+    chained: the messages that a chain is to read, because they do not fit; None where the plan is the prompt.
+    """
 
     plan: Plan
     report: Mapping[str, Any]
     turn: Turn | None = None
+    chained: tuple[ChatMessage, ...] | None = None
+
+    def answers(self, model: Model, sampling: Sampling, n: int) -> AsyncGenerator[Item]:
+        """The answers' pieces as they come."""
+        if self.chained is None:
+            return answers(model, self.plan, sampling, n)
+        return chained(model, self.chained, sampling, self.plan.budget.window_tokens)
 
 
 def plan_request(
@@ -37,7 +49,36 @@ def plan_request(
 ) -> Planned:
     """The request's prompt. dry: it is only looked at.
 
-    Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem."""
+    Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem.
+    """
+    made = _planned_turn(service, owner, model, body, sampling, ignored, dry=dry)
+    if body.ctxkit.overflow != "chain" or not is_cut(made.plan):
+        return made
+    if (body.n or 1) > 1 or body.tools or body.response_format:
+        raise unsupported(
+            "ctxkit.overflow", '"chain" gives one answer of text: without `n`, `tools`, `response_format`'
+        )
+    before = _said_before(service, owner, body)
+    return replace(made, chained=(*before, *body.messages), report={**made.report, "chained": True})
+
+
+def _said_before(service: Service, owner: str, body: ChatRequest) -> list[dict[str, Any]]:
+    """By the session of the request, where it has one."""
+    if service.conversations is None or body.ctxkit.session is None:
+        return []
+    return service.conversations.history(owner, body.ctxkit.session)
+
+
+def _planned_turn(
+    service: Service,
+    owner: str,
+    model: Model,
+    body: ChatRequest,
+    sampling: Sampling,
+    ignored: Sequence[str] = (),
+    *,
+    dry: bool = False,
+) -> Planned:
     if body.ctxkit.session is None:
         plan = planned(service, owner, model, body, sampling)
         return Planned(plan, report(plan, ignored))

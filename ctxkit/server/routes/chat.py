@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from ctxkit.protocols import Model, Reply, Sampling
-from ctxkit.server.answering import answers, replies
+from ctxkit.server.answering import replies
 from ctxkit.server.chat_body import ChatBody
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
@@ -33,7 +33,7 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
     async def whole() -> dict[str, Any]:
         async with service.admitted(owner):
             made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
-            found = await replies(model, made.plan, sampling, body.n or 1)
+            found = await replies(made.answers(model, sampling, body.n or 1))
             await service.in_thread(remember, service, owner, body, made, found[0])
         for reply in found:
             service.metrics.answered(reply)
@@ -52,7 +52,7 @@ async def _chunks(
         yield making.first()
         for at in range(n):
             yield making.begins(at)
-        async with aclosing(answers(model, made.plan, sampling, n)) as items:
+        async with aclosing(made.answers(model, sampling, n)) as items:
             async for at, item in items:
                 if isinstance(item, str):
                     yield making.piece(at, item)

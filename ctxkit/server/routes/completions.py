@@ -76,7 +76,7 @@ async def completions(body: CompletionRequest, request: Request, service: TheSer
 
     async def whole() -> dict[str, Any]:
         async with service.admitted(owner):
-            found = await replies(model, text, sampling, n)
+            found = await replies(answers(model, text, sampling, n))
         for reply in found:
             service.metrics.answered(reply)
         choices = [_choice(at, reply.text, reply.finish_reason) for at, reply in enumerate(found)]

@@ -9,15 +9,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from ctxkit.server.answering import answers, replies
+from ctxkit.server.answering import replies
 from ctxkit.server.chat_request import ChatRequest
-from ctxkit.server.planning import planned, report
 from ctxkit.server.problems import unsupported
 from ctxkit.server.responses_body import ResponsesBody
 from ctxkit.server.responses_request import ResponsesRequest
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
+from ctxkit.server.turns import plan_request, remember
 
 router = APIRouter()
 
@@ -37,10 +37,11 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
         name, model = service.model(asked.model)
         sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
         async with service.admitted(owner):
-            plan = await service.in_thread(planned, service, owner, model, chat, sampling)
-            (reply,) = await replies(model, plan, sampling)
+            made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
+            (reply,) = await replies(made.answers(model, sampling, 1))
+            await service.in_thread(remember, service, owner, chat, made, reply)
         service.metrics.answered(reply)
-        return ResponsesBody(name, asked, report(plan)).whole(reply)
+        return ResponsesBody(name, asked, made.report).whole(reply)
 
     return JSONResponse(await unless_gone(request, whole()))
 
@@ -51,13 +52,14 @@ async def _events(
     name, model = service.model(asked.model)
     sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
     async with service.admitted(owner):
-        plan = await service.in_thread(planned, service, owner, model, chat, sampling)
-        making = ResponsesBody(name, asked, report(plan))
+        made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
+        making = ResponsesBody(name, asked, made.report)
         for event in making.begins():
             yield event
-        async with aclosing(answers(model, plan, sampling)) as items:
+        async with aclosing(made.answers(model, sampling, 1)) as items:
             async for _, item in items:
                 if not isinstance(item, str):
                     service.metrics.answered(item)
+                    await service.in_thread(remember, service, owner, chat, made, item)
                 for event in making.piece(item) if isinstance(item, str) else making.ends(item):
                     yield event
