@@ -5,6 +5,7 @@ AgentError(CtxkitError)
 ├── AnswerMalformed       a model did not answer in the form that was asked for, also when asked again
 ├── StepsExhausted        the limit of steps was reached before there was an answer
 ├── ToolError             a tool refused its arguments or failed; usually told to the model, not raised
+├── FlowBlocked           a text's label forbids what was to be done with it
 ├── CapabilityMissing     the model cannot do what the method needs (say, `embeds`)
 └── CheckpointError       the checkpoint cannot be used
     ├── CheckpointMismatch   it is of another run: a step was asked something else
@@ -13,6 +14,7 @@ AgentError(CtxkitError)
 
 from __future__ import annotations
 
+from ctxkit.context import Label
 from ctxkit.errors import CtxkitError
 
 
@@ -40,6 +42,23 @@ class StepsExhausted(AgentError):
 
 class ToolError(AgentError):
     """A tool refused its arguments or failed; an agent tells the model, which may do better."""
+
+
+class FlowBlocked(AgentError):
+    """A text's label forbids what was to be done with it. The message says which text, why, and what to do.
+
+    Attributes:
+        step: what was to be done: "role", "tool NAME" or "sink NAME".
+        part_ids: the parts whose labels forbid it.
+        label: of all of them together. allowed: the most that may do it.
+    """
+
+    def __init__(self, message: str, *, step: str, part_ids: tuple[str, ...], label: Label, allowed: Label) -> None:
+        super().__init__(message)
+        self.step = step
+        self.part_ids = part_ids
+        self.label = label
+        self.allowed = allowed
 
 
 class CapabilityMissing(AgentError):
