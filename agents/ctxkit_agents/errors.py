@@ -6,6 +6,7 @@ AgentError(CtxkitError)
 ├── WorkersFailed         too many of a chain's workers failed
 ├── StepsExhausted        the limit of steps was reached before there was an answer
 ├── ToolError             a tool refused its arguments or failed; usually told to the model, not raised
+├── FlowBlocked           a text's label forbids what was to be done with it
 ├── CapabilityMissing     the model cannot do what the method needs (say, `embeds`)
 └── CheckpointError       the checkpoint cannot be used
     ├── CheckpointMismatch   it is of another run: a step was asked something else
@@ -14,6 +15,7 @@ AgentError(CtxkitError)
 
 from __future__ import annotations
 
+from ctxkit.context import Label
 from ctxkit.errors import CtxkitError
 
 
@@ -49,6 +51,23 @@ class StepsExhausted(AgentError):
 
 class ToolError(AgentError):
     """A tool refused its arguments or failed; an agent tells the model, which may do better."""
+
+
+class FlowBlocked(AgentError):
+    """A text's label forbids what was to be done with it. The message says which text, why, and what to do.
+
+    Attributes:
+        step: what was to be done: "role", "tool NAME" or "sink NAME".
+        part_ids: the parts whose labels forbid it.
+        label: of all of them together. allowed: the most that may do it.
+    """
+
+    def __init__(self, message: str, *, step: str, part_ids: tuple[str, ...], label: Label, allowed: Label) -> None:
+        super().__init__(message)
+        self.step = step
+        self.part_ids = part_ids
+        self.label = label
+        self.allowed = allowed
 
 
 class CapabilityMissing(AgentError):

@@ -12,6 +12,7 @@ from ctxkit.compression.diffs import diff_json, diff_text
 from ctxkit.compression.sources.counted import TotalCounter
 from ctxkit.compression.sources.slots import arguments_of
 from ctxkit.context.group import Group
+from ctxkit.context.labels import Label, joined
 from ctxkit.context.level import Handle, Level, LevelRequest, Need
 from ctxkit.context.part import Part
 from ctxkit.protocols import Counter
@@ -176,7 +177,7 @@ class DiffHistoryCompressor:
             base = known[min(depth, len(known) - 1)] if known else None
             shorter = _shorter(part, base, counter) if base else None
             if base and shorter is not None:
-                parts[place] = part.rewritten(shorter)
+                parts[place] = part.rewritten(shorter, label=_label(part, base))
                 needs.append(Need(part.id, base.id, base.content))
         if not needs:
             return None
@@ -217,6 +218,11 @@ def _shorter(part: Part, base: Part, counter: Counter) -> str | None:
     *tokens, whole = counter.count_batch([*ways, part.content])
     best = min(range(len(ways)), key=tokens.__getitem__)
     return ways[best] if tokens[best] < whole else None
+
+
+def _label(part: Part, base: Part) -> Label | None:
+    """Of a difference: it shows what the base says, too."""
+    return part.label if base.label is None else joined([part.label, base.label])
 
 
 def _is_taken(text: str) -> bool:

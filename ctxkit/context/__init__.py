@@ -3,6 +3,7 @@
 from ctxkit.context.budget import Budget
 from ctxkit.context.decision import Decision
 from ctxkit.context.fit import fit
+from ctxkit.context.labels import Label
 from ctxkit.context.ledger import Run, Ticket
 from ctxkit.context.level import Compressor, Handle, JointCompressor, Level, LevelRequest, Need
 from ctxkit.context.limits import Amounts, Limits, RunReport
@@ -33,6 +34,7 @@ __all__ = [
     "Handle",
     "JointCompressor",
     "Kind",
+    "Label",
     "Level",
     "LevelRequest",
     "Limits",

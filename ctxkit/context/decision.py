@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ctxkit.context.labels import DEFAULT, Label
 from ctxkit.context.level import Handle
 from ctxkit.context.part import Part
 
@@ -36,7 +37,13 @@ class Decision:
     def kept(self) -> bool:
         return self.level != "dropped"
 
+    @property
+    def label(self) -> Label:
+        """Of the part as it stands in the prompt; of the part as it was given where it is dropped."""
+        return (self.sent or self.part).label or DEFAULT
+
     def to_dict(self) -> dict[str, Any]:
+        told = {} if self.label.is_default else {"label": str(self.label)}
         return {
             "id": self.part.id,
             "kind": self.part.kind,
@@ -51,4 +58,5 @@ class Decision:
             "number": self.number,
             "reason": self.reason,
             "enters_at": self.enters_at,
+            **told,
         }

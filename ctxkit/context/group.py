@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
+from ctxkit.context.labels import Label, joined
 from ctxkit.context.part import Part, SupportsPart
 from ctxkit.errors import PartError
 
@@ -29,6 +30,11 @@ class Group:
     def required(self) -> bool:
         """Whether the group must be in, at whatever level."""
         return any(part.required for part in self.parts)
+
+    @property
+    def label(self) -> Label:
+        """Of all of its parts together."""
+        return joined(part.label for part in self.parts)
 
     @property
     def worth(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from ctxkit.context.labels import Label
 from ctxkit.errors import PartError
 
 Kind = Literal["system", "instruction", "memory", "passage", "turn", "tool_call", "tool_result", "question"]
@@ -56,6 +57,7 @@ class Part:
     tool_calls: the calls of a tool_call part, in OpenAI's form (id, type, function {name, arguments as a JSON string}).
     tool_call_id: which call a tool_result answers.
     name: who says it, where a chat has several of a role.
+    label: how far it is trusted and who may read it; None for trusted and public. What is made of the part keeps it.
     message: the chat message that the part was made of, in OpenAI's form; sent as it is while the part is whole.
     """
 
@@ -77,6 +79,7 @@ class Part:
     message: Mapping[str, Any] | None = None
     name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    label: Label | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -89,6 +92,8 @@ class Part:
             raise PartError(f"`priority` must be a finite number above 0, got {self.priority!r}")
         if not 0 <= self.relevance <= 1:
             raise PartError(f"`relevance` must be in [0, 1], got {self.relevance!r}")
+        if self.label is not None and not isinstance(self.label, Label):
+            raise PartError(f"`label` must be a Label or None, got {self.label!r}; `Label.parse` reads a text")
         if not self.role:
             object.__setattr__(self, "role", _ROLES[self.kind])
         self._check_role()

@@ -11,6 +11,7 @@ from ctxkit.context import counterfactual, html, report
 from ctxkit.context.budget import Budget
 from ctxkit.context.decision import Decision
 from ctxkit.context.expand import lines_of, parse_ref
+from ctxkit.context.labels import Label, joined
 from ctxkit.context.level import Handle, Level, content_digest, source_text
 from ctxkit.context.part import Part
 from ctxkit.errors import PartError
@@ -151,6 +152,11 @@ class Plan:
         """Citation number -> passage, as numbered in the prompt."""
         return {decision.number: decision.part for decision in self.decisions if decision.number is not None}
 
+    @cached_property
+    def label(self) -> Label:
+        """Of everything in the prompt together: what an answer to it has, unless more is known."""
+        return joined(decision.sent.label for decision in self.decisions if decision.sent is not None)
+
     @property
     def text(self) -> str:
         """The contents of all messages, for a prompt that is not sent as a chat."""
@@ -223,6 +229,7 @@ class Plan:
             "shadow_price": self.shadow_price,
             "repairs": list(self.repairs),
             "decisions": [decision.to_dict() for decision in self.decisions],
+            **({} if self.label.is_default else {"label": str(self.label)}),
         }
 
     def charges(self) -> list[tuple[str, int]]:

@@ -53,11 +53,12 @@ def one_line(plan: Plan) -> str:
 
 
 def headline(plan: Plan) -> str:
-    """Tokens used, free and reserved, as one sentence."""
+    """Tokens used, free and reserved, as one sentence; the label where there is one."""
     kind = "exact" if plan.exact else "upper bound"
+    label = "" if plan.label.is_default else f"; label {plan.label}"
     return (
         f"{plan.prompt_tokens:,} of {plan.budget.prompt_tokens:,} prompt tokens ({kind}, {plan.counter_name}); "
-        f"{plan.free_tokens:,} free, {plan.budget.reserve_tokens:,} reserved for the answer"
+        f"{plan.free_tokens:,} free, {plan.budget.reserve_tokens:,} reserved for the answer{label}"
     )
 
 
@@ -235,7 +236,8 @@ def changes(diff: PlanDiff) -> str:
 
 
 def _short(decision: Decision) -> str:
-    return decision.reason if decision.enters_at is None else f"{decision.reason}; in at {decision.enters_at:,}"
+    reason = decision.reason if decision.label.is_default else f"{decision.reason} ({decision.label})"
+    return reason if decision.enters_at is None else f"{reason}; in at {decision.enters_at:,}"
 
 
 def why(decision: Decision) -> str:

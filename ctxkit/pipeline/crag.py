@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ctxkit.compression import SummaryCache, SummaryCompressor
-from ctxkit.context import Budget, LevelRequest, Part, Plan, fit
+from ctxkit.context import Budget, LevelRequest, Part, Plan, fit, labels
 from ctxkit.context.compose import SEPARATOR, compose, part_text
 from ctxkit.context.group import grouped
 from ctxkit.errors import PartError
@@ -218,9 +218,11 @@ def _singles(hits: Sequence[Hit]) -> tuple[Cluster, ...]:
 
 
 def _part(one: Cluster, relevance: float) -> Part:
-    """The representative as a passage that names all hits of its cluster."""
+    """The representative as a passage that names all hits of its cluster, and has the label of all of them."""
     sources = list(dict.fromkeys(hit.chunk.source for hit in one.hits))
+    own = labels.joined(hit.as_part().label for hit in one.hits)
     return one.representative.as_part(
+        label=None if own.is_default else own,
         relevance=min(max(relevance, _LEAST_RELEVANCE), 1.0),
         source="; ".join(one.locations),
         metadata={"ids": list(one.ids), "sources": sources},

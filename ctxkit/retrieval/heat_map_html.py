@@ -77,7 +77,7 @@ def _link(link: Link, by_tokens: bool) -> str:
 
 def _passage(heat_map: HeatMap, *, told_inside: bool) -> str:
     return "".join(
-        _warm(piece.text, piece.level, _told(heat_map, piece.answers), told_inside)
+        warm(piece.text, piece.level, _told(heat_map, piece.answers), told_inside)
         if piece.level
         else escape(piece.text)
         for piece in heat_map.pieces
@@ -91,7 +91,8 @@ def _told(heat_map: HeatMap, answers: Sequence[Answer]) -> str:
     return ", ".join(f"{answer.asked} {decimals(answer.similarity)}" for answer in answers[:_SHOWN_ANSWERS])
 
 
-def _warm(text: str, level: int, told: str, told_inside: bool) -> str:
+def warm(text: str, level: int, told: str, told_inside: bool) -> str:
+    """A run of text as warm as its level, from 1 to 4. told: what pointing at it shows; inside, also to the tab key."""
     style = (
         f"background:rgba({_HEAT},{_STRENGTHS[level]});color:inherit;border-radius:2px;"
         f"border-bottom:{_LINES[level]}px solid rgb({_HEAT})"
@@ -105,7 +106,7 @@ def _warm(text: str, level: int, told: str, told_inside: bool) -> str:
 def _scale() -> str:
     """What the colours mean."""
     steps = " ".join(
-        _warm(name, level, "", told_inside=False).replace(' title=""', "")
+        warm(name, level, "", told_inside=False).replace(' title=""', "")
         for level, name in enumerate(("from .25, and small words", "from .50", "from .65", "from .80"), start=1)
     )
     return f'<p class="faint scale">Similarity of a word to the word of the query that it answered: {steps}</p>'

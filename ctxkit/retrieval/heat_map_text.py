@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # Both colours of each level are set, so that they can be read on a light and on a dark terminal.
-_STYLES = ("", "#1f1f1f on #fff3c4", "#1f1f1f on #ffdd7a", "#1f1f1f on #ffb057", "bold #ffffff on #b93815")
-_BRACKETS = (("", ""), ("[", "]"), ("[", "]"), ("[[", "]]"), ("[[", "]]"))  # none for answers to small words
+STYLES = ("", "#1f1f1f on #fff3c4", "#1f1f1f on #ffdd7a", "#1f1f1f on #ffb057", "bold #ffffff on #b93815")
+BRACKETS = (("", ""), ("[", "]"), ("[", "]"), ("[[", "]]"), ("[[", "]]"))  # none for answers to small words
 _WHOLE = 2_000  # characters; of a longer passage, what is far from any warm word is left out
 _NEAR = 160  # characters of it that are kept on each side
 _MOST = 40  # stretches of warm words that are shown of it
@@ -21,7 +21,7 @@ _CUT = " … "
 
 def plain(heat_map: HeatMap) -> str:
     """The passage with `[words]` that answered and `[[words]]` that answered well."""
-    marks = [_BRACKETS[0 if piece.small else piece.level] for piece in shown(heat_map)]
+    marks = [BRACKETS[0 if piece.small else piece.level] for piece in shown(heat_map)]
     return "".join(f"{left}{piece.text}{right}" for (left, right), piece in zip(marks, shown(heat_map), strict=True))
 
 
@@ -29,7 +29,7 @@ def coloured(heat_map: HeatMap) -> Text:
     """The passage with warm words in colour, for rich."""
     from rich.text import Text
 
-    return Text.assemble(*((piece.text, _STYLES[piece.level]) for piece in shown(heat_map)))
+    return Text.assemble(*((piece.text, STYLES[piece.level]) for piece in shown(heat_map)))
 
 
 def shown(heat_map: HeatMap) -> Iterator[Piece]:

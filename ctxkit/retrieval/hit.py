@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ctxkit.context.labels import Label
 from ctxkit.context.part import Part
 from ctxkit.documents.chunk import Chunk
+from ctxkit.errors import PartError
 from ctxkit.protocols import Evidence, Match, Ranking
 
 _SHOWN_CHARACTERS = 60
@@ -35,14 +37,28 @@ class Hit:
     matches: tuple[Match, ...] = ()
 
     def as_part(self, **overrides: Any) -> Part:
-        """The hit as a passage for `fit`; any field of Part can be overridden."""
+        """The hit as a passage for `fit`; any field of Part can be overridden.
+
+        Its label is what the document's metadata say under "label". Raises PartError where that is none.
+        """
         fields: dict[str, Any] = {
             "id": self.chunk.id,
             "title": self.chunk.title,
             "source": self.chunk.location,
             "relevance": self.relevance,
         }
+        if "label" in self.chunk.metadata and "label" not in overrides:
+            fields["label"] = self._label()
         return Part("passage", **{"content": self.chunk.text, **fields, **overrides})
+
+    def _label(self) -> Label:
+        said = self.chunk.metadata["label"]
+        try:
+            return Label.parse(said if isinstance(said, str) else repr(said))
+        except ValueError as error:
+            raise PartError(
+                f"the metadata of {self.chunk.location}: {error}. Correct them, or pass `label` to `as_part`"
+            ) from error
 
     def snippets(self) -> list[str]:
         """The texts of `evidence`, best first."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ctxkit.compression import standard
-from ctxkit.context import Budget, Compressor, Plan, Utility, fit
+from ctxkit.context import Budget, Compressor, Label, Plan, Utility, fit
 from ctxkit.context.chat import conversation
 from ctxkit.errors import PartError
 from ctxkit.protocols import ChatMessage, Counter, Tool
@@ -22,6 +22,7 @@ def fit_messages(
     utility: Utility | None = None,
     expandable: bool = False,
     keep_last_round: bool = True,
+    labels: Mapping[int, Label] | None = None,
 ) -> Plan:
     """Choose what of a conversation is sent, so that prompt and reserve fit the window. `plan.to_messages()` sends it.
 
@@ -30,10 +31,11 @@ def fit_messages(
         provider would take (a result without a call, a call without a result) is repaired, and `plan.repairs` says how.
     compressors: make cheaper levels of what does not fit whole; None: `ctxkit.compression.standard()`, () drops whole.
     keep_last_round: the newest tool round after the last message of the user must be in, at some level.
+    labels: how far messages are trusted and who may read them, by position.
 
     The other arguments, and what is raised, are those of `fit`.
     """
-    made = conversation(messages, keep_last_round=keep_last_round)
+    made = conversation(messages, keep_last_round=keep_last_round, labels=labels)
     if not made.parts:
         why = "; ".join(map(str, made.repairs)) or "the conversation is empty"
         raise PartError(f"no message is left to send: {why}")

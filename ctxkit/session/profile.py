@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 
 from ctxkit.compression import CentroidCompressor, SummaryCache, SummaryRejected
@@ -14,6 +14,7 @@ from ctxkit.compression.sources.counted import TotalCounter
 from ctxkit.compression.summaries.clip import clipped
 from ctxkit.compression.summaries.summariser import Rejection, Summariser
 from ctxkit.compression.text.score import relevance
+from ctxkit.context.labels import Label, joined
 from ctxkit.context.level import LevelRequest
 from ctxkit.context.part import Part, SupportsPart, memory
 from ctxkit.protocols import Counter, Encoder, Model
@@ -77,6 +78,7 @@ class ProfileMemory:
     cache: of summaries, also of pieces, where a key has more text than the model's window. `remove` does not reach it.
     summary_tokens: the longest profile, by `counter`, and the longest answer, in the model's tokens. Items that have
         fewer are the profile themselves.
+    label: of everything that this memory remembers, since a profile is made of all items. None: trusted and public.
 
     Raises ValueError for `summary_tokens` below 1, and what the store raises.
     """
@@ -88,6 +90,7 @@ class ProfileMemory:
     cache: SummaryCache = field(default_factory=dict[str, str], repr=False)
     summary_tokens: int = 256
     instruction: str = field(default=INSTRUCTION, repr=False)
+    label: Label | None = None
 
     def __post_init__(self) -> None:
         if self.summary_tokens < 1:
@@ -138,6 +141,10 @@ class ProfileMemory:
         """
         if k < 0:
             raise ValueError(f"`k` must be 0 or more, got {k!r}")
+        parts = self._parts(key, asked, k, ranking)
+        return parts if self.label is None else [replace(one, label=joined([self.label, one.label])) for one in parts]
+
+    def _parts(self, key: str, asked: str, k: int, ranking: Ranking | None) -> list[Part]:
         items = self._items.live(key)
         profile = self._true(key, items)
         covered = set(profile.of) if profile else set()

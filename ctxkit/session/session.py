@@ -10,10 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 from ctxkit.compression import standard
-from ctxkit.context import Budget, Compressor, Plan, Utility
+from ctxkit.context import Budget, Compressor, Label, Plan, Utility
 from ctxkit.context.chat import conversation
 from ctxkit.context.expand import EXPAND_NAME, lines_of, parse_ref, refs_in
 from ctxkit.context.fit import prepared
+from ctxkit.context.labels import joined
 from ctxkit.context.level import source_text
 from ctxkit.errors import PartError
 from ctxkit.protocols import ChatMessage, Counter, Tool
@@ -77,6 +78,8 @@ class Session:
         self.expandable = expandable
         self._shelf = Shelf(MemoryOriginals() if store is None else store, self.session_id)
         self._messages: list[ChatMessage] = []
+        self._labels: dict[int, Label] = {}  # of messages, by position
+        self._expanded: dict[str, Label] = {}  # of answers to calls of `expand`, by the call's id
         self._latest: Settled | None = None
 
     def __repr__(self) -> str:
@@ -92,11 +95,18 @@ class Session:
         """What a prompt cache can make of the latest plan."""
         return self._latest.cache if self._latest else CacheReport()
 
-    def add(self, *messages: ChatMessage) -> None:
-        """Append messages in OpenAI's form, copied. Raises PartError for what is no message, and adds none then."""
-        grown = [*self._messages, *deepcopy(messages)]
+    def add(self, *messages: ChatMessage, label: Label | None = None) -> None:
+        """Append messages in OpenAI's form, copied. Raises PartError for what is no message, and adds none then.
+
+        label: of these messages; None: trusted and public. An answer to `expand` has the label of what it shows, too.
+        """
+        start, grown = len(self._messages), [*self._messages, *deepcopy(messages)]
         conversation(grown)
         self._messages = grown
+        for position, message in enumerate(messages, start):
+            own = joined([label, self._expanded.get(str(message.get("tool_call_id")))])
+            if not own.is_default:
+                self._labels[position] = own
 
     def plan(self) -> Plan:
         """The prompt for what was said so far. `cache` then says how much of the one before it begins with.
@@ -104,7 +114,7 @@ class Session:
         Raises PartError where nothing was said, and what `fit` and the store raise. After an error the session is as
         it was.
         """
-        made = conversation(self._messages)
+        made = conversation(self._messages, labels=self._labels)
         fitting = prepared(
             made.parts,
             budget=self.budget,
@@ -118,7 +128,7 @@ class Session:
         turn = replace(turn, plan=replace(turn.plan, repairs=tuple(map(str, made.repairs))))
         for part_id, sent in turn.sent.items():
             if sent.became != "whole":
-                self._shelf.keep(part_id, source_text(sent.part))
+                self._shelf.keep(part_id, source_text(sent.part), sent.part.label)
         self._latest = turn
         return turn.plan
 
@@ -153,6 +163,8 @@ class Session:
             text = self.expand(ref)
         except PartError as error:
             return f"Error: {error}"
+        if label := self._shelf.label(parse_ref(ref)[0]):
+            self._expanded[str(call.get("id"))] = label
         return text or f"(nothing stands at {ref!r})"
 
     def _known(self) -> str:

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol, Self
 
+from ctxkit.context.labels import Label
 from ctxkit.errors import StoreError
 
 _APPLICATION_ID = 0x63_74_78_6F  # "ctxo", in the header of the file
@@ -130,6 +131,8 @@ class SqliteOriginals:
 class Shelf:
     """The originals of one session, by part id; `<session>/<part>` names the digest of a text.
 
+    Behind the digest stands the label of the part, where it has one.
+
     Raises StoreError for a text that is not the one that was stored.
     """
 
@@ -138,24 +141,34 @@ class Shelf:
         self._prefix = f"{session_id}/"
         self._kept: dict[str, str] = {}
 
-    def keep(self, part_id: str, text: str) -> None:
+    def keep(self, part_id: str, text: str, label: Label | None = None) -> None:
         """Store the text first and what names it second, so that no name is ever without its text."""
         digest = digest_of(text)
-        if self._kept.get(part_id) == digest:
+        named = digest if label is None or label.is_default else f"{digest} {label}"
+        if self._kept.get(part_id) == named:
             return
         self.originals.put(digest, text)
-        self.originals.put(self._prefix + part_id, digest)
-        self._kept[part_id] = digest
+        self.originals.put(self._prefix + part_id, named)
+        self._kept[part_id] = named
 
     def original(self, part_id: str) -> str | None:
         """The text, None for a part of which nothing was ever left out."""
-        digest = self.originals.get(self._prefix + part_id)
-        if digest is None:
+        named = self.originals.get(self._prefix + part_id)
+        if named is None:
             return None
+        digest = named.partition(" ")[0]
         text = self.originals.get(digest)
         if text is None or digest_of(text) != digest:
             raise StoreError(f"the original of {part_id!r} is damaged: it is not the text of digest {digest}")
         return text
+
+    def label(self, part_id: str) -> Label | None:
+        """The label of a part of which something was left out, None for the default. Raises StoreError."""
+        label = (self.originals.get(self._prefix + part_id) or "").partition(" ")[2]
+        try:
+            return Label.parse(label) if label else None
+        except ValueError as error:
+            raise StoreError(f"the label of {part_id!r} is damaged: {error}") from error
 
     def known(self) -> tuple[str, ...]:
         """The part ids, in the order of the conversation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctxkit.compression.distortion.curves import Curve, Point, curve
+from ctxkit.compression.distortion.likelihood import sensitivity
 from ctxkit.compression.distortion.metrics import (
     AnswerLikelihood,
     AnswerSurvival,
@@ -24,4 +25,5 @@ __all__ = [
     "Point",
     "Sample",
     "curve",
+    "sensitivity",
 ]

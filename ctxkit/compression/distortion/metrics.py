@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from ctxkit.compression.distortion.likelihood import (
+    ScoringModel,
+    answer_ids,
+    mean_log_probability,
+    prompt_ids,
+    shift,
+)
 from ctxkit.compression.prepared import Compression
 from ctxkit.compression.structure.json_tree import is_json
 from ctxkit.compression.text.pins import Pins
-from ctxkit.protocols import Counter, PromptMessage, Segment
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FACTS = ("url", "email", "uuid", "date", "path", "hash", "identifier", "number")
 """Kinds of pins that count as identifiers: the ones that nobody can guess."""
@@ -117,30 +120,11 @@ class AnswerLikelihood:
             return None
         before = self._log_probability(sample, sample.texts)
         after = self._log_probability(sample, compression.texts)
-        return math.exp(-abs(before - after))
+        return math.exp(-shift(before, after))
 
     def _log_probability(self, sample: Sample, texts: Sequence[str]) -> float:
         """Of the first answer, per token, after the texts and the question. Raises PromptError."""
-        prompt = "\n\n".join([*texts, sample.question])
-        rendered = self.model.counter.render([_message(prompt)]).ids or ()
-        answer = self.model.counter.as_text().render([_message(sample.answers[0])]).ids or ()
-        return float(self.model.score(rendered, answer).mean()) if answer else 0.0
-
-
-class TextCounter(Counter, Protocol):
-    """A Counter that can leave its chat template out."""
-
-    def as_text(self) -> Counter: ...
-
-
-class ScoringModel(Protocol):
-    """What a model with the capability "score" has."""
-
-    @property
-    def counter(self) -> TextCounter: ...
-
-    def score(self, prompt_ids: Sequence[int], continuation_ids: Sequence[int]) -> np.ndarray: ...
-
-
-def _message(text: str) -> PromptMessage:
-    return PromptMessage("user", (Segment(text),))
+        counter = self.model.counter
+        answer = answer_ids(counter, sample.answers[0])
+        prompt = prompt_ids(counter, "\n\n".join([*texts, sample.question]))
+        return mean_log_probability(self.model.score(prompt, answer)) if answer else 0.0

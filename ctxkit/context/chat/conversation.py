@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ctxkit.context.chat.entry import Entry, Repair
 from ctxkit.context.chat.reading import read_all
 from ctxkit.context.chat.rounds import in_rounds
+from ctxkit.context.labels import Label
 from ctxkit.context.part import Part
 from ctxkit.protocols import ChatMessage
 
@@ -32,12 +33,15 @@ class Conversation:
     repairs: tuple[Repair, ...]
 
 
-def conversation(messages: Iterable[ChatMessage], *, keep_last_round: bool = True) -> Conversation:
+def conversation(
+    messages: Iterable[ChatMessage], *, keep_last_round: bool = True, labels: Mapping[int, Label] | None = None
+) -> Conversation:
     """The parts of a chat history in OpenAI's form, ready for `fit`.
 
     messages: dicts with `role` and `content` (a str, None or a list of blocks), the oldest first.
     keep_last_round: require the last tool round after the last user message, at whatever level fits. (A repaired result
         at the very end is always required.)
+    labels: of messages, by their position in the list. A message keeps its label however it is repaired.
 
     Pinned: system and developer messages, the last user message, an assistant text at the very end (a prefill). The
     first of several user messages has priority 4.0, the last round 8.0.
@@ -58,6 +62,8 @@ def conversation(messages: Iterable[ChatMessage], *, keep_last_round: bool = Tru
             entries[-1].required = True  # the prompt goes on from here, as from a message of the user
     first = next((entry for entry in entries if entry.role in ("system", "developer")), None)
     parts = tuple(_part(entry, entry is first) for entry in entries)
+    if labels:
+        parts = tuple(replace(part, label=labels.get(entry.index)) for part, entry in zip(parts, entries, strict=True))
     return Conversation(parts, tuple(sorted(repairs, key=lambda repair: repair.index)))
 
 
