@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctxkit_agents import Outcome
 
 from ctxkit.errors import ModelNotPrepared
+from ctxkit_agents import Outcome
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples" / "agents").glob("*.py"))
 
