@@ -104,7 +104,8 @@ class Job:
         if done.replayed:
             with self.run.reserve(tokens_in=reply.prompt_tokens, tokens_out=reply.completion_tokens) as ticket:
                 ticket.settle(reply)
-        self._say(step, request, reply, time.monotonic() - began, done.replayed)
+        took, asked = time.monotonic() - began, request.messages[-1].content
+        self.tell(step, reply, prompt=asked, took=took, replayed=done.replayed)
         return reply
 
     async def _paid(
@@ -140,13 +141,17 @@ class Job:
                 ) from error
             raise
 
-    def _say(self, step: str, request: Request, reply: Reply, took: float, replayed: bool) -> None:
+    def tell(self, step: str, reply: Reply, *, prompt: str = "", took: float = 0.0, replayed: bool = False) -> None:
+        """Says what a model answered where `ask` did not ask it, as with a local model's own session.
+
+        prompt: its last message. Paying for it is the caller's, one ticket of `run` per reply.
+        """
         self.recorder.add(
             Message(
                 self.path,
                 step,
                 reply.model,
-                request.messages[-1].content[:_PROMPT_CHARS],
+                prompt[:_PROMPT_CHARS],
                 reply.text,
                 reply.finish_reason,
                 reply.prompt_tokens,

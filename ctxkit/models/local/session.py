@@ -74,6 +74,11 @@ class LocalSession:
         return tuple(self.context.ids)
 
     @property
+    def whole_from(self) -> int:
+        """Going back to fewer tokens than this means to read the text again from its beginning."""
+        return self.context.exact_from
+
+    @property
     def kv_bytes(self) -> int:
         """Bytes of keys and values in memory; pages shared with a fork count in both."""
         return self.context.used_bytes
@@ -187,6 +192,23 @@ class LocalSession:
             self.engine.check(self.context, len(ids) - kept)
             self._logits = self.engine.prefill(ids[kept:], self.context)
         return Synced(kept, len(ids) - kept)
+
+    def sync_rows(self, ids: Sequence[int], last: int) -> np.ndarray:
+        """As `sync_ids`; logits after each of the last `last` ids, float32 [last, vocabulary].
+
+        These are read, also where they are in memory: so a draft is judged in one pass.
+        """
+        ids = self.model.checked(ids, 0, self.policy)
+        if not 1 <= last <= len(ids):
+            raise PromptError(f"`last` must be from 1 to the number of ids, {len(ids)}; got {last!r}")
+        kept = self._go_back(min(common_tokens(self.context.ids, ids), len(ids) - last), ids)
+        self.engine.check(self.context, len(ids) - kept)
+        if len(ids) - kept > max(last, self.engine.prefill_tokens):
+            self.engine.prefill(ids[kept:-last], self.context)
+            kept = len(ids) - last
+        rows = self.engine.forward(ids[kept:], self.context, keep=last)
+        self._logits = rows[-1]
+        return rows.cpu().numpy()
 
     def sync_text(self, text: str) -> Synced:
         """`sync_ids` of the text's tokens, as plain text: no template, no special tokens."""
