@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from ctxkit.context import Plan
-from ctxkit.context.part import Part, turn
+from ctxkit.context import Part, Plan, question, turn
+from ctxkit.context.part import SupportsPart
 from ctxkit.protocols import Model, Reply, Sampling
 from ctxkit_agents.errors import AnswerMalformed
 from ctxkit_agents.runtime.job import Job
+from ctxkit_agents.runtime.reading import json_values
 
 T = TypeVar("T")
+Asked = str | Iterable[Part | SupportsPart]
+"""What a method is asked: a question, or parts of which one should be the question."""
 
 _SHOWN_CHARS = 400  # of an answer that could not be read, when it is shown again
 
 
 class Malformed(ValueError):
     """Why an answer cannot be read, in words that help the model to do better."""
+
+
+def as_parts(asked: Asked) -> list[Part]:
+    """The parts; a str is a question. Raises ValueError where there is nothing."""
+    parts = [question(asked)] if isinstance(asked, str) else [one.as_part() for one in asked]
+    if not any(part.content.strip() for part in parts):
+        raise ValueError(f"there is nothing to ask, got {asked!r}")
+    return parts
+
+
+def object_with(text: str, *names: str) -> Mapping[str, Any]:
+    """The last JSON object in the text that has these fields; also out of an array. Raises Malformed."""
+    found = [one for one in _objects(text) if all(name in one for name in names)]
+    if not found:
+        fields = " and ".join(f'"{name}"' for name in names)
+        raise Malformed(f"there is no JSON object with {fields} in it")
+    return found[-1]
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    for value in json_values(text):
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                yield one
 
 
 def whole(reply: Reply, *, or_cut: bool = False) -> str:
