@@ -18,8 +18,8 @@ from ctxkit_agents.chain.chains import Chains
 from ctxkit_agents.chain.extractive import ExtractiveWorker, by_chunk
 from ctxkit_agents.chain.layout import PATHS, Layout, ManagerRoom, Order, WorkerRoom, affordable, merges, smaller
 from ctxkit_agents.chain.manager import Manager
+from ctxkit_agents.chain.owed import Owed
 from ctxkit_agents.chain.prompts import WorkerPrompts
-from ctxkit_agents.chain.purse import Purse
 from ctxkit_agents.chain.source import Chunk, Source, SourceLike, read_source
 from ctxkit_agents.chain.split import split
 from ctxkit_agents.chain.workers import Faults
@@ -138,7 +138,7 @@ class ChainOfAgents:
             layout,
             self._compressor,
             faults,
-            Purse(layout.needed),
+            Owed(layout.needed),
             self.merge,
             self.at_once,
             self.extractor,

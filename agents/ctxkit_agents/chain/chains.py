@@ -14,7 +14,7 @@ from ctxkit_agents.chain.extractive import ExtractiveWorker, by_chunk
 from ctxkit_agents.chain.layout import Layout, Order, WorkerRoom
 from ctxkit_agents.chain.manager import Manager, majority
 from ctxkit_agents.chain.orders import Passed, best_first, in_a_tree, in_sequence
-from ctxkit_agents.chain.purse import Purse
+from ctxkit_agents.chain.owed import Owed
 from ctxkit_agents.chain.source import Chunk, Source
 from ctxkit_agents.chain.workers import Faults, Workers
 from ctxkit_agents.errors import AnswerMalformed, CallTimeout, WorkersFailed
@@ -36,7 +36,7 @@ class Chains:
     layout: Layout
     compressor: TextCompressor
     faults: Faults
-    purse: Purse
+    owed: Owed
     merge: int
     at_once: int
     extractor: ExtractiveWorker | None = None
@@ -47,7 +47,7 @@ class Chains:
 
     async def answer(self, job: Job, order: Order, *, by_relevance: bool = False) -> ChainAnswer:
         """One chain. Raises WorkersFailed, and what the manager raises."""
-        workers = Workers(self.model, self.room, self.source, self.layout, self.compressor, self.faults, self.purse)
+        workers = Workers(self.model, self.room, self.source, self.layout, self.compressor, self.faults, self.owed)
         if order == "tree":
             passed = await in_a_tree(job, workers, self.layout.chunks, merge=self.merge, at_once=self.at_once)
         else:
@@ -88,7 +88,7 @@ class Chains:
             return None
 
     async def _managed(self, job: Job, passed: Passed, peak_tokens: int) -> ChainAnswer:
-        self.purse.begin(self.layout.manager)
+        self.owed.begin(self.layout.manager)
         answered = await self.manager.answer(
             job,
             self.question,

@@ -11,8 +11,8 @@ from ctxkit.errors import ModelError
 from ctxkit.protocols import ChatMessage, Model, Sampling
 from ctxkit_agents.chain.evidence import Quote, verified
 from ctxkit_agents.chain.layout import Layout, WorkerRoom
+from ctxkit_agents.chain.owed import Owed
 from ctxkit_agents.chain.prompts import tokens_of
-from ctxkit_agents.chain.purse import Purse
 from ctxkit_agents.chain.source import Chunk, Source
 from ctxkit_agents.chain.unit import Written, capped, is_loop, read_answer
 from ctxkit_agents.errors import CallTimeout, WorkersFailed
@@ -58,7 +58,7 @@ class Workers:
     layout: Layout
     compressor: TextCompressor
     faults: Faults
-    purse: Purse
+    owed: Owed
     skipped: list[int] = field(default_factory=list)
     peak_tokens: int = 0
 
@@ -105,13 +105,13 @@ class Workers:
         self, job: Job, messages: Sequence[ChatMessage], tokens_out: int, step: str, cost: Amounts
     ) -> Written | _Fault:
         """What a worker wrote, at the first try or at a later one."""
-        self.purse.begin(cost)
+        self.owed.begin(cost)
         sampling = Sampling(max_tokens=tokens_out)
         for _ in range(self.faults.retries):
             written = await self._once(job, messages, sampling, step)
             if not isinstance(written, _Fault):
                 return written
-            if not self.purse.can_spare(cost, job.run):
+            if not self.owed.can_spare(cost, job.run):
                 job.degraded(f"{step} is not asked again: the run cannot spare the tokens")
                 return written
             sampling = replace(sampling, frequency_penalty=_AGAIN_PENALTY)

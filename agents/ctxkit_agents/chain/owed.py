@@ -1,4 +1,4 @@
-"""Purse: what the rest of a chain may still cost, so that a second try is not paid with what others need."""
+"""Owed: what the rest of a chain may still cost, so that a second try is not paid with what others need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctxkit.context.limits import METERS
 
 
 @dataclass
-class Purse:
+class Owed:
     """rest: the most that the steps cost that have not begun."""
 
     rest: Amounts
