@@ -11,6 +11,7 @@ decode     one query per head over 8k to 1M tokens, in 256-token pages in order 
            order ("pages"). efficiency: bytes of keys and values / (time * bandwidth of reading). Torch's own attention
            over the same memory beside it, and how far the results are apart.
 step       a CUDA graph of 32 layers' attention.
+static_steps  a whole model's decoding step, replayed from a CUDA graph, beside passes made anew.
 flex       torch's compiled flex_attention, beside ours.
 chunk      512 queries over many tokens.
 tests      the tests that need a GPU.
@@ -42,11 +43,15 @@ except ImportError:
 from attended import PAGE, Pool, chunk_inputs, kernels
 from checking import check
 from measuring import TINY, Bench, Sizes, apart
+from static_steps import static_steps
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TESTS = [
     "tests/kernels/test_triton_kernels.py",
     "tests/kernels/test_triton_attention.py",
+    "tests/models/local/test_static_step.py::test_hundreds_of_steps_of_texts_that_come_and_go_are_those_of_passes_made_anew",
+    "tests/models/local/test_static_step.py::test_pages_that_move_are_found_again",
+    "tests/models/local/test_static_step.py::test_on_a_gpu_steps_are_replayed_by_default",
     "tests/retrieval/multivector/test_multivector_gpu.py",
 ]
 BARS = {"ring": 0.85, "pages": 0.70}
@@ -266,7 +271,8 @@ def main() -> int:
     for section in (machine, check):
         bench.section(section.__name__, section)
     if not bench.errors:
-        for section, needed in ((bandwidth, 0), (tuning, 200), (decode, 0), (step, 120), (flex, 150), (chunk, 90)):
+        sections = ((bandwidth, 0), (tuning, 200), (decode, 0), (step, 120), (static_steps, 150), (flex, 150))
+        for section, needed in (*sections, (chunk, 90)):
             bench.section(section.__name__, section, needed)
         bench.section("bars", bars)
     if not arguments.tiny:

@@ -30,9 +30,14 @@ class Sizes:
     chunk: tuple[int, int] = (512, 1 << 15)
     copied_bytes: int = 1 << 32
     rounds: int = 20
+    model: tuple[int, ...] = (16, 2048, 32, 8, 128_256)  # layers, hidden size, heads, heads of keys, vocabulary
+    decoded: tuple[int, ...] = (1, 8, 32)  # texts
+    read_tokens: int = 1100  # of each text
+    decoded_tokens: int = 48
 
 
-TINY = Sizes(2, 1, 16, (512,), (1, 2), 512, 300, 2, (256,), (8, 64), 1 << 16, 1)
+_TINY_MODEL = (2, 64, 4, 2, 300)
+TINY = Sizes(2, 1, 16, (512,), (1, 2), 512, 300, 2, (256,), (8, 64), 1 << 16, 1, _TINY_MODEL, (1, 3), 40, 20)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -93,7 +94,7 @@ class ModelShape:
         """Heads that share one KV head."""
         return self.layers[0].heads // self.layers[0].kv_heads
 
-    @property
+    @cached_property
     def turnable(self) -> bool:
         """Whether every layer's queries can be turned, so that positions are free."""
         return all(layer.frequencies is not None for layer in self.layers)

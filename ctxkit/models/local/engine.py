@@ -19,11 +19,12 @@ from ctxkit.models.local.paging.evidence import Watch
 from ctxkit.models.local.paging.memory import allowed_bytes, check_memory, missing_bytes, needed_pages
 from ctxkit.models.local.paging.pool import PagePool
 from ctxkit.models.local.paging.saved import SavedPages, attach
-from ctxkit.models.local.paging.step import Step
+from ctxkit.models.local.paging.step import Step, commit
 from ctxkit.models.local.paging.tiered import TieredPool
 from ctxkit.models.local.policies.base import Moment, Policy
 from ctxkit.models.local.policies.full import Full
 from ctxkit.models.local.prefixes import PrefixStore
+from ctxkit.models.local.static_decoding import StaticDecoding
 from ctxkit_kernels.attention import AttentionKernels, TorchAttention, attention_kernels
 
 _MOST_PREFIX_BYTES = 1 << 30
@@ -50,6 +51,9 @@ class Engine:
     prefix_bytes: how much of it may go on holding finished answers, for prompts that begin the same; by default an
     eighth, at most 1 GiB; 0 keeps none.
 
+    cuda_graphs: whether `step` replays CUDA graphs, which know the weights by where they are; by default on CUDA, for
+    policies that `StaticDecoding` serves. True raises PolicyError for others, and without CUDA captures nothing.
+
     Raises ModelError where the model's attention cannot be paged: it must go through transformers' attention interface.
     """
 
@@ -63,6 +67,7 @@ class Engine:
         max_kv_bytes: int | None = None,
         host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        cuda_graphs: bool | None = None,
     ) -> None:
         if prefill_tokens < 1:
             raise ValueError(f"`prefill_tokens` must be at least 1, got {prefill_tokens!r}")
@@ -74,6 +79,7 @@ class Engine:
         self.max_kv_bytes = max_kv_bytes
         self.host_kv_bytes = host_kv_bytes
         self._prefix_bytes = prefix_bytes
+        self.cuda_graphs = cuda_graphs
         self._lock = threading.RLock()
 
     @cached_property
@@ -100,6 +106,14 @@ class Engine:
         """What finished answers have left."""
         limit = self.pool.max_bytes or 8 * _MOST_PREFIX_BYTES
         return PrefixStore(min(_MOST_PREFIX_BYTES, limit // 8) if self._prefix_bytes is None else self._prefix_bytes)
+
+    @cached_property
+    def static(self) -> StaticDecoding | None:
+        """What makes decoding passes over tensors that never move; None where nothing does."""
+        wanted = self.shape.device.type == "cuda" if self.cuda_graphs is None else self.cuda_graphs
+        if not wanted:
+            return None
+        return StaticDecoding(self.model, self.shape, self.kernels, self.pool, insist=bool(self.cuda_graphs))
 
     def begin(self, ids: Sequence[int], policy: Policy | None = None) -> KVContext:
         """A context for a prompt, which has read as much of it already as an earlier one had in common with it.
@@ -160,6 +174,8 @@ class Engine:
         policy drop what it does not keep; else the caller does, after it took back what it does not want.
         Raises MemoryInsufficient, and the context is as it was.
         """
+        if not len(ids):
+            raise ValueError("`ids` is empty; there are logits only after a token")
         wanted = len(ids) if "surprisal" in context.policy.needs else keep
         found: list[Tensor] = []
         for start, end in context.passes(len(ids)):
@@ -170,8 +186,19 @@ class Engine:
         return torch.cat(found)[-keep:]
 
     def step(self, contexts: Sequence[KVContext], ids: Sequence[int]) -> Tensor:
-        """Appends one id to each context, all in one pass; logits after each, float32 [contexts, vocabulary]."""
-        return self._pass(contexts, [[token] for token in ids], _How())
+        """Appends one id to each context, all in one pass; logits after each, float32 [contexts, vocabulary].
+
+        Raises MemoryInsufficient, and the contexts are as they were.
+        """
+        if not len(ids) or len(ids) != len(contexts):
+            raise ValueError(f"`ids` must be one for each context, at least one; got {len(ids)} for {len(contexts)}")
+        each = [[token] for token in ids]
+        with self._lock, torch.inference_mode():
+            logits = None if self.static is None else self.static.step(contexts, ids)
+            if logits is None:
+                return self._pass(contexts, each, _How())
+            commit(contexts, each, logits[:, None])
+            return logits
 
     def prefill(
         self,
@@ -255,12 +282,7 @@ class Engine:
             except BaseException:
                 doing.take_back()
                 raise
-            doing.commit(ids)
-            for context, own, rows in zip(contexts, ids, logits, strict=True):
-                if "surprisal" in context.policy.needs:
-                    context.note_surprisal(own, rows)
-            for context in contexts if how.settle else ():
-                context.settle("step")
+            commit(contexts, ids, logits, settle=how.settle)
             return logits.flatten(0, 1)
 
 

@@ -46,7 +46,7 @@ class LocalModel:
     policy: how its memory is kept and seen; full attention by default. One that bounds what a token sees
         (`StreamingLLM`) also lifts the window: prompts and sessions may then be of any length. "auto" picks for each
         answer by its length, the window and memory (`choose`), and logs what it picked and why.
-    prefill_tokens, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes: as `Engine` says.
+    prefill_tokens, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes, cuda_graphs: as `Engine` says.
     speculation: how tokens are drafted, `NGram()` or `Draft(smaller_model)`; the answers stay what they are. May be set
         at any time, for the answers that begin after it.
 
@@ -69,6 +69,7 @@ class LocalModel:
         max_kv_bytes: int | None = None,
         host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        cuda_graphs: bool | None = None,
         speculation: Speculation | None = None,
     ) -> None:
         self.chooses = policy == "auto"
@@ -80,6 +81,7 @@ class LocalModel:
             max_kv_bytes=max_kv_bytes,
             host_kv_bytes=host_kv_bytes,
             prefix_bytes=prefix_bytes,
+            cuda_graphs=cuda_graphs,
         )
         self.scheduler = Scheduler(self.engine)
         self.counter = counter
@@ -102,12 +104,13 @@ class LocalModel:
         max_kv_bytes: int | None = None,
         host_kv_bytes: int | None = None,
         prefix_bytes: int | None = None,
+        cuda_graphs: bool | None = None,
     ) -> LocalModel:
         """Loads a known model, a local folder or a model of the Hugging Face hub.
 
         device: "cuda", "cpu", ...; CUDA where there is one, else the CPU.
         dtype: "float32", "bfloat16" or a torch dtype; as stored by default, float32 where the CPU has no bfloat16.
-        policy, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes: as the class says.
+        policy, kv_dtype, max_kv_bytes, host_kv_bytes, prefix_bytes, cuda_graphs: as the class says.
         Raises ModelNotPrepared, ModelNotFound.
         """
         folder = resolve(name_or_path, cache_dir)
@@ -121,6 +124,7 @@ class LocalModel:
             max_kv_bytes=max_kv_bytes,
             host_kv_bytes=host_kv_bytes,
             prefix_bytes=prefix_bytes,
+            cuda_graphs=cuda_graphs,
         )
 
     def __repr__(self) -> str:

@@ -11,7 +11,14 @@ from ctxkit_kernels.attention.interface import (
     merge_state,
     with_sink,
 )
-from ctxkit_kernels.attention.reference import TorchAttention, chunk_logits, precise, shift_turns, turned
+from ctxkit_kernels.attention.reference import (
+    TorchAttention,
+    chunk_logits,
+    precise,
+    precise_dtype,
+    shift_turns,
+    turned,
+)
 
 __all__ = [
     "AttentionKernels",
@@ -26,6 +33,7 @@ __all__ = [
     "chunk_logits",
     "merge_state",
     "precise",
+    "precise_dtype",
     "shift_turns",
     "turned",
     "with_sink",

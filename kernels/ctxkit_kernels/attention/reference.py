@@ -97,7 +97,12 @@ def chunk_logits(
 
 def precise(vectors: Tensor) -> Tensor:
     """As float32; float64 as it is."""
-    return vectors if vectors.dtype == torch.float64 else vectors.float()
+    return vectors.to(precise_dtype(vectors.dtype))
+
+
+def precise_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums over vectors of this type are of: float32, or float64."""
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def _tokens(part: Tensor, scales: Tensor | None, table: Table) -> Tensor:

@@ -109,7 +109,7 @@ class KVContext:
         """The pass over `ids` went well."""
         self.ids.extend(ids)
         missing = len(self.ids) - len(self.surprisal)
-        self.surprisal = np.pad(self.surprisal, (0, max(missing, 0)))
+        self.surprisal = np.concatenate([self.surprisal, np.zeros(max(missing, 0), np.float32)])
         if "attention" in self.policy.needs:
             self.exact_from = len(self)  # what these queries added to the scores is not taken off again
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ctxkit.errors import ModelError
 from ctxkit.models.local.adapter import AttentionCall
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.runs import Array, Runs
@@ -15,6 +17,23 @@ from ctxkit.models.local.paging.tables import Entries, layout_of, stacked_bias, 
 from ctxkit.models.local.paging.track import Place, Track
 from ctxkit.models.local.policies.base import FAR, SLIDING, View, overrides
 from ctxkit_kernels.attention import AttentionKernels, Gathered
+
+
+def next_parts(contexts: Sequence[KVContext], tokens: int, *, observe: bool = False) -> list[Part]:
+    """Room for the next tokens of each context: the parts of its tracks, context by context.
+
+    Raises MemoryInsufficient, and then no context has changed.
+    """
+    parts = []
+    try:
+        for index, context in enumerate(contexts):
+            for track, place in zip(context.tracks, context.extend(tokens), strict=True):
+                parts.append(Part(index, context, track, place, tokens, observe=observe))
+    except ModelError:
+        for context in contexts:
+            context.take_back()
+        raise
+    return parts
 
 
 class Part:
@@ -39,9 +58,14 @@ class Part:
         self.regroups = not self.sliding and overrides(self.policy, "regroup")
         self.compensates = not self.sliding and self.policy.compensates and context.reach(track) is not None
         self.observes = not self.sliding and ("attention" in needs or (observe and "prompt" in needs))
-        device = track.pool.pages.keys.device
-        self._targets = torch.from_numpy(track.pages[:, place.slots].astype(np.int64)).to(device)
-        self._offsets = torch.from_numpy(place.offsets).to(device)
+        self.stored = place
+
+    @cached_property
+    def _written(self) -> tuple[Tensor, Tensor]:
+        """On the device: the pages [members, tokens] and the offsets [tokens] that the new tokens go to."""
+        device, place = self.track.pool.pages.keys.device, self.stored
+        pages = torch.from_numpy(self.track.pages[:, place.slots].astype(np.int64))
+        return pages.to(device), torch.from_numpy(place.offsets).to(device)
 
     def heads(self, layer: int) -> Array:
         return self.track.heads[self.track.rows[layer]]
@@ -52,7 +76,8 @@ class Part:
         keys, values = call.key[self.index], call.value[self.index]
         if len(heads) < len(keys):
             keys, values = keys[heads], values[heads]
-        self.track.pool.write(self._targets[self.track.rows[call.layer]], self._offsets, keys, values)
+        pages, offsets = self._written
+        self.track.pool.write(pages[self.track.rows[call.layer]], offsets, keys, values)
 
     def queries(self, q: Tensor, layer: int) -> Tensor:
         """This part's queries, [rows, heads in a group, queries, dims], after the policy's query scale."""

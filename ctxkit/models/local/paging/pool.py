@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -55,11 +56,13 @@ class PagePool:
             None if scales is None else scales.clone(),
         )
         self._users = np.zeros(0, np.int32)
+        self._serials = np.zeros(0, np.int64)
+        self._taken = 0  # pages, ever
         self._free: list[int] = []
 
     # --- sizes -------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def page_bytes(self) -> int:
         return sum(part[:0].element_size() * int(np.prod(part.shape[1:])) for part in self.pages)
 
@@ -110,6 +113,8 @@ class PagePool:
         self.ensure(count)
         taken = np.array([self._free.pop() for _ in range(count)], np.int32)
         self._users[taken] = 1
+        self._serials[taken] = np.arange(self._taken, self._taken + count)
+        self._taken += count
         return taken
 
     def share(self, pages: Ids) -> None:
@@ -122,6 +127,10 @@ class PagePool:
     def shared(self, pages: Ids) -> np.ndarray:
         """bool, which of these have more than one user."""
         return self._users[pages] > 1
+
+    def serials(self, pages: Ids) -> np.ndarray:
+        """int64, another number each time that a page is taken: by it those tell who remember a page's number."""
+        return self._serials[pages]
 
     def _within_limit(self, capacity: int) -> int:
         return capacity if self.max_bytes is None else min(capacity, self.max_bytes // self.page_bytes)
@@ -147,6 +156,7 @@ class PagePool:
         more = capacity - self.capacity
         self._free.extend(range(capacity - 1, self.capacity - 1, -1))
         self._users = np.concatenate([self._users, np.zeros(more, np.int32)])
+        self._serials = np.concatenate([self._serials, np.zeros(more, np.int64)])
 
     # --- where they are ----------------------------------------------------------------------------------------
 
@@ -161,9 +171,10 @@ class PagePool:
 
     @torch.inference_mode()
     def write(self, pages: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Token i of row r goes to offset offsets[i] of page pages[r, i].
+        """Token i of row r goes to page pages[r, i], at its offset there.
 
-        pages: int64 [rows, tokens]. offsets: int64 [tokens]. keys: [rows, tokens, dims]; values likewise.
+        pages: int64 [rows, tokens]. offsets: int64 [tokens], or [rows, tokens]. keys: [rows, tokens, dims]; values
+        likewise.
         """
         at = (pages, offsets.expand_as(pages))
         if self.pages.key_scales is None or self.pages.value_scales is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Runs:
 
     def then(self, more: Runs) -> Runs:
         """These and, behind them, more; a run that goes on where the last one ends becomes one with it."""
+        if len(self) and len(more) == 1 and _goes_on(self, more):  # most tokens that are decoded
+            count = self.count.copy()
+            count[-1] += more.count[0]
+            return replace(self, count=count)
         joined = [np.concatenate(pair) for pair in zip(self.columns, more.columns, strict=True)]
         if len(self) and len(more) and _goes_on(self, more):
             seam = len(self)

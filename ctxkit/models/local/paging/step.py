@@ -8,23 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctxkit.errors import ModelError, PolicyError
+from ctxkit.errors import PolicyError
 from ctxkit.models.local.adapter import AttentionCall, ModelShape
 from ctxkit.models.local.paging.compensation import compensated
 from ctxkit.models.local.paging.context import KVContext
 from ctxkit.models.local.paging.evidence import Watch, Watched, observe
 from ctxkit.models.local.paging.look import select_views
-from ctxkit.models.local.paging.part import Part
+from ctxkit.models.local.paging.part import Part, next_parts
 from ctxkit.models.local.paging.regroup import regrouped
 from ctxkit.models.local.paging.tables import Layout, layout_of, table_of
 from ctxkit.models.local.policies.base import View
-from ctxkit_kernels.attention import AttentionKernels, Merged, with_sink
+from ctxkit_kernels.attention import AttentionKernels, Merged, precise_dtype, with_sink
+
+
+def commit(contexts: Sequence[KVContext], ids: Sequence[Sequence[int]], logits: Tensor, *, settle: bool = True) -> None:
+    """A pass over some ids of each context went well; logits float32 [contexts, 1 or more of the last, vocabulary]."""
+    for context, own, rows in zip(contexts, ids, logits, strict=True):
+        context.commit(own)
+        if "surprisal" in context.policy.needs:
+            context.note_surprisal(own, rows)
+    for context in contexts if settle else ():
+        context.settle("step")
 
 
 class Step:
     """One pass over the next tokens of some contexts: as many each, and one each where there are several contexts.
 
-    Made, run through the model (it is the `Pass` of adapter.run), and then either `commit` or `take_back`.
+    Made, run through the model (it is the `Pass` of adapter.run), and then `commit` or `take_back`.
     watch: is shown every layer's attention. observe: this pass is the one that "prompt" evidence is taken from.
     Raises MemoryInsufficient, and then no context has changed.
     """
@@ -44,15 +54,8 @@ class Step:
         self.shape = shape
         self.kernels = kernels
         self.watch = watch
-        self.parts: list[Part] = []
+        self.parts = next_parts(contexts, tokens, observe=observe)
         self._layouts: dict[tuple[int, ...], Layout] = {}
-        try:
-            for index, context in enumerate(contexts):
-                for track, place in zip(context.tracks, context.extend(tokens), strict=True):
-                    self.parts.append(Part(index, context, track, place, tokens, observe=observe))
-        except ModelError:
-            self.take_back()
-            raise
 
     @property
     def positions(self) -> Tensor:
@@ -64,15 +67,11 @@ class Step:
         for context in self.contexts:
             context.take_back()
 
-    def commit(self, ids: Sequence[Sequence[int]]) -> None:
-        for context, own in zip(self.contexts, ids, strict=True):
-            context.commit(own)
-
     def attend(self, call: AttentionCall) -> Tensor:
         batch, heads, tokens, dims = call.query.shape
         kv_heads = call.key.shape[1]
         q = call.query.view(batch, kv_heads, heads // kv_heads, tokens, dims)
-        out = torch.empty(*q.shape[:-1], call.value.shape[-1], device=q.device, dtype=_precise(call.query.dtype))
+        out = torch.empty(*q.shape[:-1], call.value.shape[-1], device=q.device, dtype=precise_dtype(call.query.dtype))
         sinks = None if call.sinks is None else call.sinks.view(kv_heads, -1).float()
         parts = [part for part in self.parts if call.layer in part.track.rows]
         parts[0].track.pool.next_use()
@@ -164,7 +163,3 @@ class Step:
     def _frequencies(self, layer: int) -> Tensor:
         found = self.shape.layers[layer].frequencies
         return torch.zeros(0, device=self.shape.device) if found is None else found
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32

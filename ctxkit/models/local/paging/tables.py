@@ -39,7 +39,8 @@ class Layout:
 
 def layout_of(entries: Sequence[Entries], frequencies: Tensor) -> Layout:
     """Padded to the longest of the entries."""
-    of, turns = _turn_numbers(np.concatenate([one.shifts for one in entries]), frequencies)
+    of, distinct = distinct_shifts(np.concatenate([one.shifts for one in entries]))
+    turns = shift_turns(torch.from_numpy(distinct).to(frequencies.device), frequencies)
     ends = np.cumsum([len(one.runs) for one in entries])
     turn = [of[end - len(one.runs) : end] for one, end in zip(entries, ends, strict=True)]
     columns = ([one.runs.first for one in entries], [one.runs.count for one in entries], turn)
@@ -79,14 +80,13 @@ def token_columns(view: View, length: int) -> tuple[Array, Array, Array]:
     return positions, reach, np.pad(np.repeat(view.hold, counts), missing, constant_values=FAR)
 
 
-def _turn_numbers(shifts: Array, frequencies: Tensor) -> tuple[Array, Turns]:
-    """Which turn each shift is, int64, and the turns; number 0 turns nothing."""
+def distinct_shifts(shifts: Array) -> tuple[Array, Array]:
+    """Which turn each shift is, and the shift of each turn, both int64; number 0 turns nothing."""
     distinct, of = np.unique(np.r_[0, shifts], return_inverse=True)
     zero = int(of[0])
     order = np.r_[zero, np.delete(np.arange(len(distinct)), zero)]
     number = np.argsort(order)
-    turns = shift_turns(torch.from_numpy(distinct[order]).to(frequencies.device), frequencies)
-    return number[of[1:]], turns
+    return number[of[1:]], distinct[order]
 
 
 def _stacked(columns: Sequence[Array], rows: Sequence[int]) -> Array:

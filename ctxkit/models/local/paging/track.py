@@ -204,8 +204,8 @@ class Track:
 
 
 def _new_runs(slots: Array, offsets: Array, position: int, origin: int) -> Runs:
-    heads = np.flatnonzero(np.r_[True, np.diff(slots) != 0])
-    counts = np.diff(np.r_[heads, len(slots)])
+    heads = np.flatnonzero(np.diff(slots, prepend=-1))
+    counts = np.diff(heads, append=len(slots))
     return Runs(slots[heads], offsets[heads], counts, position + heads, np.full(len(heads), origin, np.int64))
 
 
