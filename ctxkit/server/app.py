@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ctxkit import __version__
 from ctxkit.errors import CtxkitError
+from ctxkit.server.documented import PROBLEMS, document
 from ctxkit.server.problems import Problem, problem_of
 from ctxkit.server.routes import (
     chat,
@@ -42,7 +44,10 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
-    app = FastAPI(title="ctxkit", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app = FastAPI(
+        title="ctxkit", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan, responses=PROBLEMS
+    )
+    setattr(app, "openapi", partial(document, app))  # noqa: B010 - the way that FastAPI names; mypy refuses the plain one
     app.state.service = service
     for route in (chat, completions, responses, embeddings, context, sessions, index, models, health, page):
         app.include_router(route.router)

@@ -13,6 +13,7 @@ from ctxkit.protocols import Model, Reply, Sampling
 from ctxkit.server.answering import replies
 from ctxkit.server.chat_body import ChatBody
 from ctxkit.server.chat_request import ChatRequest
+from ctxkit.server.documented import STREAMED
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
@@ -21,7 +22,7 @@ from ctxkit.server.turns import plan_request, remember
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=STREAMED)
 async def chat(body: ChatRequest, request: Request, service: TheService, owner: Owner) -> Response:
     """Answers a conversation; one longer than the window is fitted, and `x_ctxkit` says what was left out."""
     name, model = service.model(body.model)

@@ -16,6 +16,7 @@ from ctxkit.protocols import Model, Reply, Sampling
 from ctxkit.server.answering import answers, replies
 from ctxkit.server.chat_body import usage_of
 from ctxkit.server.chat_request import StreamOptions
+from ctxkit.server.documented import STREAMED
 from ctxkit.server.problems import unsupported
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
@@ -64,7 +65,7 @@ class CompletionRequest(BaseModel):
         )
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post("/v1/completions", response_model=None, responses=STREAMED)
 async def completions(body: CompletionRequest, request: Request, service: TheService, owner: Owner) -> Response:
     """Answers one text. A prompt longer than the window is refused: there are no parts to choose from."""
     name, model = service.model(body.model)

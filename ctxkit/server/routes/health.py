@@ -21,7 +21,7 @@ async def health(service: TheService) -> JSONResponse:
     return JSONResponse({"status": "ok", "models": list(service.models)})
 
 
-@router.get("/metrics", response_model=None)
+@router.get("/metrics", response_model=None, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(service: TheService) -> Response:
     """In Prometheus' text format."""
     if not service.options.metrics:

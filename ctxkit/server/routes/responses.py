@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from ctxkit.server.answering import replies
 from ctxkit.server.chat_request import ChatRequest
+from ctxkit.server.documented import STREAMED
 from ctxkit.server.problems import unsupported
 from ctxkit.server.responses_body import ResponsesBody
 from ctxkit.server.responses_request import ResponsesRequest
@@ -22,7 +23,7 @@ from ctxkit.server.turns import plan_request, remember
 router = APIRouter()
 
 
-@router.post("/v1/responses", response_model=None)
+@router.post("/v1/responses", response_model=None, responses=STREAMED)
 async def responses(body: ResponsesRequest, request: Request, service: TheService, owner: Owner) -> Response:
     """Answers an input of text or items; `previous_response_id` is not kept here yet, and refused."""
     asked = body.checked()
