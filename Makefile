@@ -1,6 +1,7 @@
 # make demo   set up, prepare the small local model, index these docs, answer a question about them
 # make test   set up, prepare the model, run every test
 # make check  lint and types
+# make audit  known holes in what is installed, where pip-audit is installed; needs the network
 #
 # A machine with a GPU takes another PyTorch build: make demo TORCH="torch==2.13.0 --index-url URL_OF_THAT_BUILD"
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: setup model demo test check format clean
+.PHONY: setup model demo test check audit format clean
 
 setup: $(VENV)/.ready
 
@@ -40,6 +41,16 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Not a part of `check`, which needs no network. Packages that come from no index are left out: nobody knows them.
+audit: setup
+	@if command -v pip-audit > /dev/null; then \
+		$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable \
+			| sed -e '/ @ /d' -e 's/+[a-z0-9.]*$$//' > $(VENV)/audited.txt; \
+		pip-audit --no-deps --disable-pip -r $(VENV)/audited.txt; \
+	else \
+		echo "pip-audit is not installed, nothing was audited: pipx install pip-audit"; \
+	fi
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ctxkit import __version__
-from ctxkit.cli import ask, bench, compress, count, index, models, pack, plan, search, serve
+from ctxkit.cli import ask, bench, compress, config, count, index, models, pack, plan, search, serve
 from ctxkit.cli.output import fail
 from ctxkit.errors import BudgetInfeasible, CtxkitError
 
@@ -32,6 +32,7 @@ app.command("count")(count.count)
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(config.app, name="config")
 
 _NAMED = 8  # parts that a refusal names
 _debug = "--debug"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from platformdirs import user_data_dir
 
 from ctxkit.cli.loading import open_index, open_model
 from ctxkit.cli.output import note
-from ctxkit.cli.settings import settings
+from ctxkit.cli.settings import Settings, settings
 from ctxkit.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from ctxkit.server.indexes import Indexes
     from ctxkit.server.sessions.database import Database
 
+logger = logging.getLogger(__name__)
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DEFAULT_WINDOW = 8192
 
 
 def serve(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -41,8 +45,12 @@ def serve(
     upstream: Annotated[
         str | None, typer.Option("--upstream", help="Stand in front of this server, e.g. http://host:8000/v1.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; 0.0.0.0 is every one. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="0 takes any that is free. [default: 8000]")
+    ] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(help="A file with one API key a line. (env: CTXKIT_SERVE_API_KEYS, separated by commas)"),
@@ -61,26 +69,50 @@ def serve(
             "--window", "--max-model-len", "--ctx-size", min=1, help="Tokens of the window; the model's by default."
         ),
     ] = None,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Of an answer whose request does not say.")] = 512,
-    max_running: Annotated[int, typer.Option(min=1, help="Requests answered at the same time.")] = 16,
-    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; more get 429.")] = 256,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 600.0,
+    answer_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of an answer whose request does not say. [default: 512]")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option(min=1, help="Requests answered at the same time. [default: 16]")
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(min=0, help="Requests that wait; more get 429. [default: 256]")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that a request may take. [default: 600]")
+    ] = None,
     cors_origin: Annotated[list[str] | None, typer.Option(help="A page's origin that may ask; repeat it.")] = None,
-    metrics: Annotated[bool, typer.Option(help="Serve /metrics.")] = True,
+    metrics: Annotated[
+        bool | None, typer.Option("--metrics/--no-metrics", help="Serve /metrics. [default: metrics]")
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="A line for each request, on stderr. [default: text]")
+    ] = None,
 ) -> None:
-    """Serve an OpenAI-compatible endpoint. Long conversations are fitted into the window, and the answer says how."""
-    options = _options(api_key_file, answer_tokens, max_running, max_waiting, timeout, cors_origin or [], metrics)
-    options = replace(options, keep_sessions_days=keep_days)
-    if host not in _LOOPBACK and not options.api_keys:
-        note(f"warning: {host} can be reached from outside, and there is no API key (--api-key-file)")
-    answering = _model(model, upstream, window)
+    """Serve an OpenAI-compatible endpoint. Long conversations are fitted into the window, and the answer says how.
+
+    Every flag may stand in ctxkit.toml too, in the table [serve], and in a variable: CTXKIT_SERVE_PORT. `ctxkit config
+    show` tells what holds."""
+    chosen = settings(flags_of(context.params))
+    options = _options(chosen)
+    if chosen.serve_host not in _LOOPBACK and not options.api_keys:
+        note(f"warning: {chosen.serve_host} can be reached from outside, and there is no API key (--api-key-file)")
+    answering = _model(chosen.serve_model, chosen.serve_upstream, chosen.serve_window)
     _check_installed()
     with ExitStack() as stack:
-        opened = stack.enter_context(open_index(index)) if index is not None else None
-        database = stack.enter_context(closing(_database(store)))
-        own = None if indexes is None else stack.enter_context(closing(_indexes(indexes, opened)))
-        name = served_model_name or answering.name
-        _run(_service(name, answering, opened, database, own, options), name, host, port)
+        given = chosen.serve_index
+        opened = stack.enter_context(open_index(given)) if given is not None else None
+        database = stack.enter_context(closing(_database(chosen.store)))
+        folder = chosen.serve_indexes
+        own = None if folder is None else stack.enter_context(closing(_indexes(folder, opened)))
+        name = chosen.serve_served_model_name or answering.name
+        debug = bool(context.find_root().params.get("debug"))
+        _run(_service(name, answering, opened, database, own, options), name, chosen, debug)
+
+
+def flags_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of `ctxkit serve` by the fields of `Settings`."""
+    return {name if name == "store" else f"serve_{name}": value for name, value in parameters.items()}
 
 
 def _check_installed() -> None:
@@ -103,26 +135,19 @@ def _model(name: str | None, upstream: str | None, window: int | None) -> Model:
     return found
 
 
-def _options(
-    key_file: Path | None,
-    answer_tokens: int,
-    max_running: int,
-    max_waiting: int,
-    timeout: float,
-    origins: list[str],
-    metrics: bool,
-) -> ServeOptions:
+def _options(chosen: Settings) -> ServeOptions:
     from ctxkit.server import ServeOptions
 
     return ServeOptions(
-        api_keys=(*_keys_of(key_file), *settings().serve_keys),
-        answer_tokens=answer_tokens,
-        max_running=max_running,
-        max_waiting=max_waiting,
-        max_waiting_per_key=max_waiting,
-        timeout_seconds=timeout,
-        metrics=metrics,
-        cors_origins=tuple(origins),
+        api_keys=(*_keys_of(chosen.serve_api_key_file), *chosen.serve_api_keys),
+        answer_tokens=chosen.serve_answer_tokens,
+        max_running=chosen.serve_max_running,
+        max_waiting=chosen.serve_max_waiting,
+        max_waiting_per_key=chosen.serve_max_waiting,
+        timeout_seconds=chosen.serve_timeout,
+        metrics=chosen.serve_metrics,
+        cors_origins=chosen.serve_cors_origin,
+        keep_sessions_days=chosen.serve_keep_days,
     )
 
 
@@ -131,19 +156,18 @@ def _keys_of(path: Path | None) -> list[str]:
         return []
     keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not keys:
-        raise typer.BadParameter(f"--api-key-file {path} holds no key")
+        raise typer.BadParameter(f"--api-key-file: {path} holds no key")
     return keys
 
 
 def _database(where: str | None) -> Database:
     from ctxkit.server.sessions.database import open_database
 
-    chosen = where or settings().store
-    if chosen is None:
+    if where is None:
         folder = Path(user_data_dir("ctxkit"))
         folder.mkdir(parents=True, exist_ok=True)
-        chosen = str(folder / "sessions.db")
-    return open_database(chosen)
+        where = str(folder / "sessions.db")
+    return open_database(where)
 
 
 def _indexes(folder: Path, opened: Index | None) -> Indexes:
@@ -164,21 +188,32 @@ def _service(
     return Service({name: model}, index=index, encoder=encoder, store=store, indexes=own, options=options)
 
 
-def _run(service: Service, name: str, host: str, port: int) -> None:
+def _run(service: Service, name: str, chosen: Settings, debug: bool) -> None:
     import uvicorn
 
     from ctxkit.server import create_app
+    from ctxkit.server.logs import configure_logs
 
+    configure_logs(chosen.serve_log_format, debug=debug)
     config = uvicorn.Config(
-        create_app(service), host=host, port=port, log_level="warning", timeout_graceful_shutdown=30
+        create_app(service),
+        host=chosen.serve_host,
+        port=chosen.serve_port,
+        log_config=None,  # its records go where ours go
+        access_log=False,
+        timeout_graceful_shutdown=30,
     )
     socket = config.bind_socket()
-    bound_host, bound_port = socket.getsockname()[:2]
-    _greet(name, f"http://{bound_host}:{bound_port}", bool(service.options.api_keys))
+    host, port = socket.getsockname()[:2]
+    _greet(name, f"http://{host}:{port}", bool(service.options.api_keys), chosen.serve_log_format)
     uvicorn.Server(config).run(sockets=[socket])
 
 
-def _greet(name: str, url: str, keyed: bool) -> None:
+def _greet(name: str, url: str, keyed: bool, log_format: str) -> None:
+    """For a person, how to ask; for a machine that reads the log, one record."""
+    if log_format == "json":
+        logger.info("listening", extra={"fields": {"model": name, "url": f"{url}/v1"}})
+        return
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello"}]})
     key = " -H 'Authorization: Bearer KEY'" if keyed else ""
     note(f"{name} at {url}/v1")

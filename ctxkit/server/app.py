@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ctxkit import __version__
 from ctxkit.errors import CtxkitError
 from ctxkit.server.documented import PROBLEMS, document
+from ctxkit.server.logs import log_failure, log_request
+from ctxkit.server.noted import Noted, noted, noting
 from ctxkit.server.problems import Problem, problem_of
 from ctxkit.server.routes import (
     chat,
@@ -45,7 +46,13 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 def create_app(service: Service) -> FastAPI:
     """The ASGI application over a service."""
     app = FastAPI(
-        title="ctxkit", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan, responses=PROBLEMS
+        title="ctxkit",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        responses=PROBLEMS,
+        telemetry={"logs": False},  # FastAPI's OpenTelemetry logs hold the messages of errors, and so content
     )
     setattr(app, "openapi", partial(document, app))  # noqa: B010 - the way that FastAPI names; mypy refuses the plain one
     app.state.service = service
@@ -53,7 +60,6 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(route.router)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _failed)
     for kind in (Problem, CtxkitError, ValueError, TimeoutError):
         app.add_exception_handler(kind, _failed)
     if service.options.cors_origins:
@@ -97,8 +103,11 @@ class Watched:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status, request_id = time.perf_counter(), 500, f"req_{uuid.uuid4().hex}"
-        read = 0
+        with noting(_given_id(scope)) as told:
+            await self._watch(scope, receive, send, told)
+
+    async def _watch(self, scope: Scope, receive: Receive, send: Send, told: Noted) -> None:
+        began, status, read = time.perf_counter(), 0, 0
 
         async def limited() -> Message:
             nonlocal read
@@ -113,25 +122,34 @@ class Watched:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", told.request_id.encode())]
             await send(message)
 
         try:
             await self.app(scope, limited, stamped)
+        except Exception as error:  # answered here, so that this answer too has an id and a line in the log
+            answer = await _failed(Request(scope), error)
+            if not status:
+                await answer(scope, limited, stamped)
         finally:
-            self._note(scope, status, time.perf_counter() - began, request_id)
+            self._note(scope, status or 500, time.perf_counter() - began, told)
 
-    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, told: Noted) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         self.service.metrics.requests.labels(route, str(status)).inc()
         self.service.metrics.seconds.labels(route).observe(seconds)
-        logger.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
+        log_request(told, scope["method"], route, status, seconds)
+
+
+def _given_id(scope: Scope) -> str | None:
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    return given[0].decode("latin-1") if len(given) == 1 else None
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     problem = problem_of(error)
     if problem.status >= 500 and not isinstance(error, Problem):
-        logger.error("%s failed", request.url.path, exc_info=error)
+        log_failure(error)
     return _answer(problem)
 
 
@@ -154,4 +172,5 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 
 def _answer(problem: Problem) -> JSONResponse:
+    noted().error = problem.error["code"]
     return JSONResponse(problem.body, status_code=problem.status, headers=problem.headers)

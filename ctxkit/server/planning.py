@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from ctxkit.compression import standard
@@ -15,6 +16,7 @@ from ctxkit.protocols import ChatMessage, Model, Sampling, Tool
 from ctxkit.server.chat_request import ChatRequest, ContextOptions
 from ctxkit.server.problems import Problem
 from ctxkit.server.service import Service
+from ctxkit.server.telemetry import RETRIEVAL, TOP_K, span
 from ctxkit.tokens.messages import text_of
 
 if TYPE_CHECKING:
@@ -101,7 +103,8 @@ def _passages(index: Searchable, messages: Sequence[ChatMessage], most: int) -> 
     asked = next((text_of(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
     if not asked.strip():
         return []
-    return [hit.as_part() for hit in index.search(asked, k=most)]
+    with span(RETRIEVAL, PurePath(index.path).name, {TOP_K: most}):
+        return [hit.as_part() for hit in index.search(asked, k=most)]
 
 
 def _with_passages(parts: Sequence[Part], passages: Sequence[Part]) -> list[Part]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ctxkit.protocols import Model
+from ctxkit.protocols import Model, Reply
 from ctxkit.server.gate import Gate
 from ctxkit.server.indexes import Indexes
 from ctxkit.server.keys import ApiKeys
 from ctxkit.server.metrics import Metrics
+from ctxkit.server.noted import noted
 from ctxkit.server.options import ServeOptions
 from ctxkit.server.problems import not_found
 from ctxkit.server.sessions.conversations import Conversations
@@ -60,10 +60,11 @@ class Service:
     def model(self, name: str | None) -> tuple[str, Model]:
         """The model that a client named, and its name; the first without one. Raises Problem 404."""
         if name is None:
-            return next(iter(self.models.items()))
+            name = next(iter(self.models))
         if name not in self.models:
             known = ", ".join(map(repr, self.models))
             raise not_found(f"no model {name!r} here; there is {known}", "model_not_found", "model")
+        noted().model = name
         return name, self.models[name]
 
     def answer_tokens(self, model: Model, window_tokens: int | None = None) -> int:
@@ -77,9 +78,14 @@ class Service:
         async with asyncio.timeout(self.options.timeout_seconds), self.gate.turn(owner):
             yield
 
+    def answered(self, reply: Reply) -> None:
+        """Counts a reply, in the metrics and for the request's line in the log."""
+        self.metrics.answered(reply)
+        noted().answered(reply)
+
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What takes the CPU long, outside the event loop's thread."""
-        return await asyncio.get_running_loop().run_in_executor(None, partial(work, *args, **kwargs))
+        return await asyncio.to_thread(work, *args, **kwargs)  # what is noted of the request goes with it
 
     def described(self, name: str) -> dict[str, Any]:
         """A model as GET /v1/models says it."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 
-from ctxkit.server.problems import problem_of
-
-logger = logging.getLogger(__name__)
+from ctxkit.server.logs import log_failure
+from ctxkit.server.noted import noted
+from ctxkit.server.problems import Problem, problem_of
 
 PING_SECONDS = 15.0
 DONE = "[DONE]"
@@ -44,7 +43,6 @@ async def _events(
             async for chunk in chunks:
                 yield event_of(chunk)
     except Exception as error:  # the status is sent already: the error is an event
-        logger.warning("an answer failed in its stream: %s: %s", type(error).__name__, error)
         yield _failure(error, named)
         return
     if not named:
@@ -53,6 +51,9 @@ async def _events(
 
 def _failure(error: Exception, named: bool) -> bytes:
     problem = problem_of(error)
+    noted().error = problem.error["code"]
+    if problem.status >= 500 and not isinstance(error, Problem):
+        log_failure(error)
     if not named:
         return event_bytes(problem.body)
     told = {key: problem.error[key] for key in ("code", "message", "param")}

@@ -11,6 +11,7 @@ from ctxkit.protocols import ChatMessage, Model, Reply, Sampling
 from ctxkit.server.answering import Item, answers
 from ctxkit.server.chaining import chained
 from ctxkit.server.chat_request import ChatRequest
+from ctxkit.server.noted import noted
 from ctxkit.server.planning import budget_of, is_cut, planned, report, tools_of
 from ctxkit.server.problems import Problem, unsupported
 from ctxkit.server.service import Service
@@ -52,6 +53,7 @@ def plan_request(
     Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem.
     """
     made = _planned_turn(service, owner, model, body, sampling, ignored, dry=dry)
+    noted().fitted(made.report)
     if body.ctxkit.overflow != "chain" or not is_cut(made.plan):
         return made
     if (body.n or 1) > 1 or body.tools or body.response_format:

@@ -17,6 +17,7 @@ from ctxkit.server.documented import STREAMED
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
+from ctxkit.server.telemetry import CHAT, request_attributes, span
 from ctxkit.server.turns import plan_request, remember
 
 router = APIRouter()
@@ -32,12 +33,17 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
         return await streamed(_chunks(service, owner, body, model, sampling, name, ignored))
 
     async def whole() -> dict[str, Any]:
-        async with service.admitted(owner):
-            made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
-            found = await replies(made.answers(model, sampling, body.n or 1))
-            await service.in_thread(remember, service, owner, body, made, found[0])
+        known = request_attributes(sampling, n=body.n or 1, session=body.ctxkit.session)
+        with span(CHAT, name, known) as told:
+            async with service.admitted(owner):
+                with told.current():
+                    made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
+                told.fitted(made.report)
+                found = await replies(made.answers(model, sampling, body.n or 1))
+                await service.in_thread(remember, service, owner, body, made, found[0])
+            told.answered(found)
         for reply in found:
-            service.metrics.answered(reply)
+            service.answered(reply)
         return ChatBody(name, made.report).whole(found)
 
     return JSONResponse(await unless_gone(request, whole()))
@@ -47,21 +53,26 @@ async def _chunks(
     service: Service, owner: str, body: ChatRequest, model: Model, sampling: Sampling, name: str, ignored: list[str]
 ) -> AsyncGenerator[dict[str, Any]]:
     n, done = body.n or 1, list[Reply]()
-    async with service.admitted(owner):
-        made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
-        making = ChatBody(name, made.report)
-        yield making.first()
-        for at in range(n):
-            yield making.begins(at)
-        async with aclosing(made.answers(model, sampling, n)) as items:
-            async for at, item in items:
-                if isinstance(item, str):
-                    yield making.piece(at, item)
-                    continue
-                service.metrics.answered(item)
-                done.append(item)
-                await service.in_thread(remember, service, owner, body, made, item)
-                for chunk in making.ends(at, item):
-                    yield chunk
+    known = request_attributes(sampling, n=n, stream=True, session=body.ctxkit.session)
+    with span(CHAT, name, known) as told:
+        async with service.admitted(owner):
+            with told.current():
+                made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
+            told.fitted(made.report)
+            making = ChatBody(name, made.report)
+            yield making.first()
+            for at in range(n):
+                yield making.begins(at)
+            async with aclosing(made.answers(model, sampling, n)) as items:
+                async for at, item in items:
+                    if isinstance(item, str):
+                        yield making.piece(at, item)
+                        continue
+                    service.answered(item)
+                    done.append(item)
+                    await service.in_thread(remember, service, owner, body, made, item)
+                    for chunk in making.ends(at, item):
+                        yield chunk
+        told.answered(done)
     if body.stream_options and body.stream_options.include_usage:
         yield making.usage(done)

@@ -21,6 +21,7 @@ from ctxkit.server.problems import unsupported
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
+from ctxkit.server.telemetry import COMPLETION, request_attributes, span
 
 router = APIRouter()
 _UNSUPPORTED = {"echo": (None, False), "best_of": (None, 1), "suffix": (None, ""), "logit_bias": (None, {})}
@@ -76,10 +77,12 @@ async def completions(body: CompletionRequest, request: Request, service: TheSer
         return await streamed(_chunks(service, owner, model, text, sampling, n, head, with_usage))
 
     async def whole() -> dict[str, Any]:
-        async with service.admitted(owner):
-            found = await replies(answers(model, text, sampling, n))
+        with span(COMPLETION, name, request_attributes(sampling, n=n)) as told:
+            async with service.admitted(owner):
+                found = await replies(answers(model, text, sampling, n))
+            told.answered(found)
         for reply in found:
-            service.metrics.answered(reply)
+            service.answered(reply)
         choices = [_choice(at, reply.text, reply.finish_reason) for at, reply in enumerate(found)]
         return {**head, "choices": choices, "usage": usage_of(found)}
 
@@ -101,13 +104,15 @@ async def _chunks(
     with_usage: bool,
 ) -> AsyncGenerator[dict[str, Any]]:
     done: list[Reply] = []
-    async with service.admitted(owner), aclosing(answers(model, text, sampling, n)) as items:
-        async for at, item in items:
-            if isinstance(item, str):
-                yield {**head, "choices": [_choice(at, item, None)]}
-                continue
-            service.metrics.answered(item)
-            done.append(item)
-            yield {**head, "choices": [_choice(at, "", item.finish_reason)]}
+    with span(COMPLETION, head["model"], request_attributes(sampling, n=n, stream=True)) as told:
+        async with service.admitted(owner), aclosing(answers(model, text, sampling, n)) as items:
+            async for at, item in items:
+                if isinstance(item, str):
+                    yield {**head, "choices": [_choice(at, item, None)]}
+                    continue
+                service.answered(item)
+                done.append(item)
+                yield {**head, "choices": [_choice(at, "", item.finish_reason)]}
+        told.answered(done)
     if with_usage:
         yield {**head, "choices": [], "usage": usage_of(done)}

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
+from ctxkit.server.noted import noted
 from ctxkit.server.problems import Problem
 from ctxkit.server.service import Service
 
@@ -20,7 +21,9 @@ def service_of(request: Request) -> Service:
 
 def owner_of(request: Request) -> str:
     """Who asks. Raises Problem 401."""
-    return service_of(request).keys.owner_of(request.headers.get("authorization"))
+    owner = service_of(request).keys.owner_of(request.headers.get("authorization"))
+    noted().owner = owner
+    return owner
 
 
 TheService = Annotated[Service, Depends(service_of)]

@@ -9,9 +9,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ctxkit.protocols import Encoder
+from ctxkit.server.noted import noted
 from ctxkit.server.problems import Problem, unsupported
 from ctxkit.server.routes.dependencies import Owner, TheService
 from ctxkit.server.service import Service
+from ctxkit.server.telemetry import EMBEDDINGS, INPUT_TOKENS, span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +52,11 @@ async def embeddings(body: EmbeddingRequest, service: TheService, owner: Owner) 
         )
     if body.dimensions not in (None, encoder.dims):
         raise unsupported("dimensions", f"this encoder's vectors have {encoder.dims} dimensions, no other number")
-    async with service.admitted(owner):
-        rows, tokens = await service.in_thread(_encoded, encoder, [str(text) for text in texts])
+    with span(EMBEDDINGS, encoder.name) as told:
+        async with service.admitted(owner):
+            rows, tokens = await service.in_thread(_encoded, encoder, [str(text) for text in texts])
+        told.set({INPUT_TOKENS: tokens})
+    noted().model, noted().prompt_tokens = encoder.name, tokens
     data = [
         {"object": "embedding", "index": at, "embedding": _written(row, body.encoding_format)}
         for at, row in enumerate(rows)

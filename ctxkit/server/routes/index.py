@@ -11,6 +11,7 @@ from ctxkit.server.indexes import GivenDocument, Indexes
 from ctxkit.server.problems import Problem
 from ctxkit.server.routes.dependencies import Owner, TheService
 from ctxkit.server.service import Service
+from ctxkit.server.telemetry import RETRIEVAL, TOP_K, span
 
 router = APIRouter()
 
@@ -77,7 +78,7 @@ async def search(name: str, body: SearchBody, service: TheService, owner: Owner)
     """The best chunks for a query, with where they stand and why they were found."""
 
     def work() -> list[dict[str, Any]]:
-        with _indexes(service).opened(owner, name) as index:
+        with _indexes(service).opened(owner, name) as index, span(RETRIEVAL, name, {TOP_K: body.k}):
             return [hit.to_dict() for hit in index.search(body.query, body.k, mode=body.mode, where=body.where)]
 
     async with service.admitted(owner):

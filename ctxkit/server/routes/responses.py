@@ -18,6 +18,7 @@ from ctxkit.server.responses_request import ResponsesRequest
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
+from ctxkit.server.telemetry import CHAT, request_attributes, span
 from ctxkit.server.turns import plan_request, remember
 
 router = APIRouter()
@@ -37,11 +38,15 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
     async def whole() -> dict[str, Any]:
         name, model = service.model(asked.model)
         sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
-        async with service.admitted(owner):
-            made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
-            (reply,) = await replies(made.answers(model, sampling, 1))
-            await service.in_thread(remember, service, owner, chat, made, reply)
-        service.metrics.answered(reply)
+        with span(CHAT, name, request_attributes(sampling, session=chat.ctxkit.session)) as told:
+            async with service.admitted(owner):
+                with told.current():
+                    made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
+                told.fitted(made.report)
+                (reply,) = await replies(made.answers(model, sampling, 1))
+                await service.in_thread(remember, service, owner, chat, made, reply)
+            told.answered([reply])
+        service.answered(reply)
         return ResponsesBody(name, asked, made.report).whole(reply)
 
     return JSONResponse(await unless_gone(request, whole()))
@@ -52,15 +57,20 @@ async def _events(
 ) -> AsyncGenerator[dict[str, Any]]:
     name, model = service.model(asked.model)
     sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
-    async with service.admitted(owner):
-        made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
-        making = ResponsesBody(name, asked, made.report)
-        for event in making.begins():
-            yield event
-        async with aclosing(made.answers(model, sampling, 1)) as items:
-            async for _, item in items:
-                if not isinstance(item, str):
-                    service.metrics.answered(item)
-                    await service.in_thread(remember, service, owner, chat, made, item)
-                for event in making.piece(item) if isinstance(item, str) else making.ends(item):
-                    yield event
+    known = request_attributes(sampling, stream=True, session=chat.ctxkit.session)
+    with span(CHAT, name, known) as told:
+        async with service.admitted(owner):
+            with told.current():
+                made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
+            told.fitted(made.report)
+            making = ResponsesBody(name, asked, made.report)
+            for event in making.begins():
+                yield event
+            async with aclosing(made.answers(model, sampling, 1)) as items:
+                async for _, item in items:
+                    if not isinstance(item, str):
+                        service.answered(item)
+                        told.answered([item])
+                        await service.in_thread(remember, service, owner, chat, made, item)
+                    for event in making.piece(item) if isinstance(item, str) else making.ends(item):
+                        yield event
