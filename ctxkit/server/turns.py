@@ -53,7 +53,10 @@ def plan_request(
     Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem.
     """
     made = _planned_turn(service, owner, model, body, sampling, ignored, dry=dry)
-    noted().fitted(made.report)
+    if not dry:
+        noted().fitted(made.report)
+        left_out = made.report["original_tokens"] - sum(made.report["by_kind"].values()) + _passage_tokens(made.report)
+        service.metrics.reduced.inc(max(left_out, 0))
     if body.ctxkit.overflow != "chain" or not is_cut(made.plan):
         return made
     if (body.n or 1) > 1 or body.tools or body.response_format:
@@ -62,6 +65,10 @@ def plan_request(
         )
     before = _said_before(service, owner, body)
     return replace(made, chained=(*before, *body.messages), report={**made.report, "chained": True})
+
+
+def _passage_tokens(told: Mapping[str, Any]) -> int:
+    return int(told["by_kind"].get("passage", 0))
 
 
 def _said_before(service: Service, owner: str, body: ChatRequest) -> list[dict[str, Any]]:

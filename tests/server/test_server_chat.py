@@ -75,12 +75,16 @@ def test_several_answers_come_with_their_index(serve: Start) -> None:
 
 
 def test_a_long_conversation_is_fitted_and_the_report_says_what_was_left_out(serve: Start) -> None:
-    client = serve(scripted("ok", window_tokens=120)).client()
+    server = serve(scripted("ok", window_tokens=120))
+    client = server.client()
     history = [{"role": role, "content": f"{n} " * 20} for n in range(10) for role in ("user", "assistant")]
     answer = client.chat.completions.create(model="org/scripted", messages=[*history, *HI], max_tokens=20)
     told = answer.model_extra["x_ctxkit"]  # type: ignore[index]
     assert told["prompt_tokens"] == answer.usage.prompt_tokens <= 100 < told["original_tokens"]
     assert told["dropped"] or told["reduced"]
+    assert sum(told["by_kind"].values()) == told["prompt_tokens"]
+    left_out = told["original_tokens"] - told["prompt_tokens"]
+    assert f"ctxkit_tokens_left_out_total {left_out}.0" in httpx.get(f"{server.root}/metrics").text
 
 
 @pytest.mark.parametrize(
