@@ -3,9 +3,11 @@
 AgentError(CtxkitError)
 ├── CallTimeout           a model or a tool did not answer in time
 ├── AnswerMalformed       a model did not answer in the form that was asked for, also when asked again
+├── NoAnswer              of several agents none gave an answer
 ├── StepsExhausted        the limit of steps was reached before there was an answer
 ├── ToolError             a tool refused its arguments or failed; usually told to the model, not raised
 ├── CapabilityMissing     the model cannot do what the method needs (say, `embeds`)
+├── TokenizerMismatch     two models, or a model and a message, do not number their tokens alike
 └── CheckpointError       the checkpoint cannot be used
     ├── CheckpointMismatch   it is of another run: a step was asked something else
     └── CheckpointLocked     another process is using it
@@ -34,6 +36,10 @@ class AnswerMalformed(AgentError):
         self.answer = answer
 
 
+class NoAnswer(AgentError):
+    """Of several agents none gave an answer. The message says of each why."""
+
+
 class StepsExhausted(AgentError):
     """The limit of steps was reached before there was an answer."""
 
@@ -48,6 +54,10 @@ class CapabilityMissing(AgentError):
     def __init__(self, message: str, *, capability: str) -> None:
         super().__init__(message)
         self.capability = capability
+
+
+class TokenizerMismatch(AgentError):
+    """Two models, or a model and a message, do not number their tokens alike."""
 
 
 class CheckpointError(AgentError):

@@ -104,7 +104,7 @@ class Job:
         if done.replayed:
             with self.run.reserve(tokens_in=reply.prompt_tokens, tokens_out=reply.completion_tokens) as ticket:
                 ticket.settle(reply)
-        self._say(step, request, reply, time.monotonic() - began, done.replayed)
+        self.tell(step, request.messages[-1].content, reply, took=time.monotonic() - began, replayed=done.replayed)
         return reply
 
     async def _paid(
@@ -140,13 +140,17 @@ class Job:
                 ) from error
             raise
 
-    def _say(self, step: str, request: Request, reply: Reply, took: float, replayed: bool) -> None:
+    def tell(self, step: str, prompt: str, reply: Reply, *, took: float, replayed: bool = False) -> None:
+        """Says what a model answered, where it was not asked by `ask`, which does so itself.
+
+        prompt: shortened here. took: seconds. replayed: taken from the checkpoint.
+        """
         self.recorder.add(
             Message(
                 self.path,
                 step,
                 reply.model,
-                request.messages[-1].content[:_PROMPT_CHARS],
+                prompt[:_PROMPT_CHARS],
                 reply.text,
                 reply.finish_reason,
                 reply.prompt_tokens,
