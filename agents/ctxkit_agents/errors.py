@@ -4,10 +4,12 @@ AgentError(CtxkitError)
 ├── CallTimeout           a model or a tool did not answer in time
 ├── AnswerMalformed       a model did not answer in the form that was asked for, also when asked again
 ├── WorkersFailed         too many of a chain's workers failed
+├── NoAnswer              of several agents none gave an answer
 ├── StepsExhausted        the limit of steps was reached before there was an answer
 ├── ToolError             a tool refused its arguments or failed; usually told to the model, not raised
 ├── FlowBlocked           a text's label forbids what was to be done with it
 ├── CapabilityMissing     the model cannot do what the method needs (say, `embeds`)
+├── TokenizerMismatch     two models, or a model and a message, do not number their tokens alike
 └── CheckpointError       the checkpoint cannot be used
     ├── CheckpointMismatch   it is of another run: a step was asked something else
     └── CheckpointLocked     another process is using it
@@ -45,6 +47,10 @@ class WorkersFailed(AgentError):
         self.chunks = chunks
 
 
+class NoAnswer(AgentError):
+    """Of several agents none gave an answer. The message says of each why."""
+
+
 class StepsExhausted(AgentError):
     """The limit of steps was reached before there was an answer."""
 
@@ -76,6 +82,10 @@ class CapabilityMissing(AgentError):
     def __init__(self, message: str, *, capability: str) -> None:
         super().__init__(message)
         self.capability = capability
+
+
+class TokenizerMismatch(AgentError):
+    """Two models, or a model and a message, do not number their tokens alike."""
 
 
 class CheckpointError(AgentError):
