@@ -47,8 +47,11 @@ class Costs:
 
     def contents(self, level: Level) -> int:
         """Tokens of the contents and call arguments alone, which is what `Level.resize` takes."""
-        texts = [text for part in level.parts for text in (part.content, *arguments(part))]
-        return sum(self.counter.count_batch(texts))
+        return sum(map(self.texts, level.parts))
+
+    def texts(self, part: Part) -> int:
+        """Tokens of its content and call arguments alone."""
+        return sum(self.counter.count_batch([part.content, *arguments(part)]))
 
     def by_kind(self, parts: Sequence[Part], kinds: Sequence[Kind]) -> tuple[int, ...]:
         return tuple(sum(self.part(part) for part in parts if part.kind == kind) for kind in kinds)

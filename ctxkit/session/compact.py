@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ctxkit.context import Budget, Plan
 from ctxkit.context.fit import Fitting
@@ -17,6 +17,7 @@ from ctxkit.session.cache import reused_tokens
 _WORTH = 0.98  # of the best value; for less a longer prefix is not kept
 _ASKED_SHARE = 0.75  # of the room, for what was asked for and does not fit whole
 _TRIES = 6  # prefixes planned, at most
+_EIGHTHS = 8  # steps in which older groups go
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Compaction:
 
     fitting: the conversation under its budget. kept: the levels at which it would stay as it is. known: ids of the
         parts of the previous prompt. target: share of the limit that is aimed at. asked: groups that come in whole, if
-        what must be in leaves room for them.
+        what must be in leaves room for them. entering: levels of groups that come in reduced, if there is room.
+        older: required groups that may go, the oldest first, where not all of them fit at their smallest.
     """
 
     fitting: Fitting
@@ -34,6 +36,8 @@ class Compaction:
     known: frozenset[str]
     target: float
     asked: frozenset[int] = frozenset()
+    entering: Levels = field(default_factory=dict)
+    older: tuple[int, ...] = ()
 
     def run(self) -> tuple[Plan, Problem]:
         """The plan, and the problem that it solves. Raises BudgetInfeasible where the whole limit is not enough."""
@@ -44,28 +48,49 @@ class Compaction:
     def _best(self) -> tuple[Problem, Levels, Plan]:
         """Within the target, else within the limit; what is asked for whole, else as much of it as is sensible.
 
-        Returned are the problem, the levels that were held for what is asked for, and the plan.
+        Returned are the problem, the levels that were held for what is asked for or comes in, and the plan.
+        """
+        for problem in self._with_asked() if self.asked else ():
+            if plan := self._holding(problem, self.entering):
+                return problem, self.entering, plan
+        for problem, gone in self._tries():
+            large = self._as_large_as_sensible(problem)
+            for held in ({**gone, **self.entering, **large}, {**gone, **self.entering}, gone):
+                if plan := self._holding(problem, held):
+                    return problem, held, plan
+        return self.fitting.problem, {}, self.fitting.plan()
+
+    def _with_asked(self) -> Iterator[Problem]:
+        """What is asked for whole: within the target; half way from the least that this takes to the limit; within it.
+
+        A full prompt would have to be compacted again in the next turn, and what was asked for is much of this one.
+        """
+        whole = self.fitting.problem.at(None, self.asked)
+        yield whole.at(lowered(whole.budget, self.target), self.asked)
+        least = self._of(whole).minimum - whole.budget.reserve_tokens
+        if least < whole.limit:
+            yield whole.at(lowered(whole.budget, (least + whole.limit) / 2 / whole.limit), self.asked)
+        yield whole
+
+    def _tries(self) -> Iterator[tuple[Problem, Levels]]:
+        """Problems, and the older groups that are dropped in them: none at first, then more and more.
+
+        Some go before the prompt gets so full that the next turn would have to compact again.
         """
         whole = self.fitting.problem
-        aim = lowered(whole.budget, self.target)
-        asked = [whole.at(aim, self.asked), whole.at(whole.budget, self.asked)] if self.asked else []
-        for problem in asked:
-            with suppress(BudgetInfeasible):
-                return problem, {}, self._of(problem).plan()
-        problem = whole.at(aim)
-        large = self._as_large_as_sensible(problem)
-        plan = self._holding(problem, large) if large else None
-        if plan is not None:
-            return problem, large, plan
-        with suppress(BudgetInfeasible):
-            return problem, {}, self._of(problem).plan()
-        return whole, {}, self.fitting.plan()
+        target, middle = (whole.at(lowered(whole.budget, share)) for share in (self.target, (1 + self.target) / 2))
+        yield target, {}
+        for problem in (middle, whole) if self.older else ():
+            for k in range(_EIGHTHS + 1):
+                yield problem, dict.fromkeys(self.older[: -(-len(self.older) * k // _EIGHTHS)], DROPPED)
 
     def _as_large_as_sensible(self, problem: Problem) -> Levels:
         """What is asked for and does not fit whole, in most of the room; empty where it has no size to choose."""
         groups, ladders = [problem.groups[index] for index in sorted(self.asked)], self.fitting.ladders
-        ladders.ask(groups)
-        room = int((problem.limit - problem.render({}).tokens) * _ASKED_SHARE) // max(len(groups), 1)
+        older = [problem.groups[index] for index in self.older if groups]
+        ladders.ask([*groups, *older])
+        least = problem.render({group.index: ladders.of(group)[0] for group in older})
+        room = int((problem.limit - least.tokens) * _ASKED_SHARE) // max(len(groups), 1)
         levels: dict[int, Level] = {}
         for group in groups:
             sizable = next((level for level in reversed(ladders.of(group)) if level.resize), None)
@@ -103,6 +128,10 @@ class Compaction:
 
     def _holding(self, problem: Problem, held: Levels) -> Plan | None:
         """The best plan with these groups at these levels; None where there is none."""
+        if not held:
+            with suppress(BudgetInfeasible):
+                return self._of(problem).plan()
+            return None
         try:
             chosen = self._of(replace(problem, held=held)).plan().levels
         except BudgetInfeasible:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ctxkit.context.costs import Costs
+from ctxkit.context.fit import Fitting
 from ctxkit.context.group import Group
 from ctxkit.context.level import DROPPED, Handle, Level, full
 from ctxkit.context.needs import unmet
@@ -63,6 +65,33 @@ def kept_levels(problem: Problem, before: Mapping[str, Sent]) -> Levels:
     while missing := unmet(problem, levels):
         levels.update({index: full(problem.groups[index]) for index in missing})
     return problem.led_by_user(levels)
+
+
+def entering_levels(groups: Iterable[Group], fitting: Fitting, result_tokens: int) -> Levels:
+    """The tool rounds among these groups whose results are longer than `result_tokens`, reduced to so many each.
+
+    A result that no compressor makes so short is sent as short as one does.
+    """
+    limits = [(group, _limit(group, fitting.costs, result_tokens)) for group in groups]
+    long = [(group, limit) for group, limit in limits if limit is not None]
+    fitting.ladders.ask([group for group, _ in long])
+    reduced = {group.index: _reduced(group, fitting, limit) for group, limit in long}
+    return {index: level for index, level in reduced.items() if level is not None}
+
+
+def _limit(group: Group, costs: Costs, result_tokens: int) -> int | None:
+    """Tokens of the group's texts with no result above `result_tokens`; None where none is."""
+    texts = [costs.texts(part) for part in group.parts]
+    results = [part.kind == "tool_result" and not part.verbatim for part in group.parts]
+    limited = [min(n, result_tokens) if result else n for n, result in zip(texts, results, strict=True)]
+    return sum(limited) if limited != texts else None
+
+
+def _reduced(group: Group, fitting: Fitting, limit: int) -> Level | None:
+    levels = [level for level in fitting.ladders.of(group) if level.parts and level.name != "full"]
+    resized = [level.resize(limit) for level in reversed(levels) if level.resize]
+    fitting_ones = [level for level in levels if fitting.costs.contents(level) <= limit]
+    return next((level for level in (*resized, *reversed(fitting_ones), *levels[:1]) if level is not None), None)
 
 
 def _kept(group: Group, before: Mapping[str, Sent], *, wanted: bool) -> Level:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from ctxkit.compression import standard
-from ctxkit.context import Budget, Compressor, Label, Plan, Utility
+from ctxkit.context import Budget, Compressor, Label, Part, Plan, Utility
 from ctxkit.context.chat import conversation
 from ctxkit.context.expand import EXPAND_NAME, lines_of, parse_ref, refs_in
 from ctxkit.context.fit import prepared
@@ -42,12 +42,17 @@ class Session:
     target: share of the limit that a compaction aims at, in (0, 1].
     expected_turns: how many more turns are expected. Given, the session compacts above the target also where it need
         not, as soon as that pays within so many turns. None: only where it must.
+    result_tokens: a tool result that has more is reduced before it is sent for the first time, which costs a prompt
+        cache nothing; what `expand` gave back is sent whole. None: results are reduced in compactions only.
+    keep_results: every tool result stays in the prompt, at least as a line that says how to get it back; the oldest go
+        where there is no room even for that. False: those that matter least are dropped.
     expandable: offer the `expand` tool wherever the prompt shows a handle; `answer_expand` answers it.
     store: where the originals of what is reduced or dropped are kept; None: in memory.
     session_id: names the session in the store. With it a later session finds its originals; None: a new one.
 
     It is deterministic, but for the session's id. Not to be used by several threads at once.
-    Raises ValueError for a target out of range, for negative turns, and for a session id that is empty or has a "/".
+    Raises ValueError for a target out of range, for negative turns, for `result_tokens` below 1, and for a session id
+    that is empty or has a "/".
     """
 
     def __init__(
@@ -61,12 +66,14 @@ class Session:
         prices: CachePrices | None = None,
         target: float = 0.8,
         expected_turns: float | None = None,
+        result_tokens: int | None = None,
+        keep_results: bool = False,
         expandable: bool = True,
         store: Originals | None = None,
         session_id: str | None = None,
     ) -> None:
         self.session_id = uuid4().hex if session_id is None else session_id
-        _check(target, expected_turns, self.session_id)
+        _check(target, expected_turns, result_tokens, self.session_id)
         self.budget = budget
         self.counter = counter
         self.tools = tuple(tools)
@@ -75,15 +82,26 @@ class Session:
         self.prices = prices or CachePrices()
         self.target = target
         self.expected_turns = expected_turns
+        self.result_tokens = result_tokens
+        self.keep_results = keep_results
         self.expandable = expandable
         self._shelf = Shelf(MemoryOriginals() if store is None else store, self.session_id)
         self._messages: list[ChatMessage] = []
         self._labels: dict[int, Label] = {}  # of messages, by position
         self._expanded: dict[str, Label] = {}  # of answers to calls of `expand`, by the call's id
+        self._pinned: set[int] = set()
         self._latest: Settled | None = None
 
     def __repr__(self) -> str:
         return f"Session({self.session_id!r}, {len(self._messages):,} messages, {self.cache})"
+
+    def __copy__(self) -> Session:
+        """The same conversation twice, for different ways on; originals are kept in one place."""
+        other = object.__new__(type(self))
+        other.__dict__ = {
+            name: copy(value) if isinstance(value, dict | set) else value for name, value in vars(self).items()
+        }
+        return other
 
     @property
     def messages(self) -> tuple[ChatMessage, ...]:
@@ -95,13 +113,15 @@ class Session:
         """What a prompt cache can make of the latest plan."""
         return self._latest.cache if self._latest else CacheReport()
 
-    def add(self, *messages: ChatMessage, label: Label | None = None) -> None:
+    def add(self, *messages: ChatMessage, label: Label | None = None, pinned: bool = False) -> None:
         """Append messages in OpenAI's form, copied. Raises PartError for what is no message, and adds none then.
 
         label: of these messages; None: trusted and public. An answer to `expand` has the label of what it shows, too.
+        pinned: those of the user stay in every prompt, verbatim, also when others follow.
         """
         start, grown = len(self._messages), [*self._messages, *deepcopy(messages)]
         conversation(grown)
+        self._pinned.update(range(start, len(grown)) if pinned else ())
         self._messages = grown
         for position, message in enumerate(messages, start):
             own = joined([label, self._expanded.get(str(message.get("tool_call_id")))])
@@ -114,9 +134,9 @@ class Session:
         Raises PartError where nothing was said, and what `fit` and the store raise. After an error the session is as
         it was.
         """
-        made = conversation(self._messages, labels=self._labels)
+        made = conversation(self._messages, labels=self._labels, pinned=self._pinned)
         fitting = prepared(
-            made.parts,
+            self._insisting(made.parts),
             budget=self.budget,
             counter=self.counter,
             tools=self.tools,
@@ -124,7 +144,10 @@ class Session:
             utility=self.utility,
             expandable=self.expandable,
         )
-        turn = Turn(fitting, self._latest, self.prices, self.target, self.expected_turns).run()
+        going_on = frozenset(part.id for part in made.parts if part.required)
+        turn = Turn(
+            fitting, self._latest, self.prices, self.target, self.expected_turns, self.result_tokens, going_on
+        ).run()
         turn = replace(turn, plan=replace(turn.plan, repairs=tuple(map(str, made.repairs))))
         for part_id, sent in turn.sent.items():
             if sent.became != "whole":
@@ -155,6 +178,17 @@ class Session:
             if _is_expand(call)
         ]
 
+    def _insisting(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """The parts, with the tool results that are to be kept as required, but for those that had to go."""
+        if not self.keep_results:
+            return parts
+        sent = self._latest.sent if self._latest else {}
+        gone = {part_id for part_id, one in sent.items() if one.became == "dropped"}
+        return [
+            replace(part, required=True) if part.kind == "tool_result" and part.id not in gone else part
+            for part in parts
+        ]
+
     def _answer(self, call: Mapping[str, Any]) -> str:
         ref = refs_in(call)
         if not ref:
@@ -175,11 +209,13 @@ class Session:
         return f"known refs are {named}" + (f" and {len(refs) - _NAMED:,} earlier ones" if len(refs) > _NAMED else "")
 
 
-def _check(target: float, expected_turns: float | None, session_id: str) -> None:
+def _check(target: float, expected_turns: float | None, result_tokens: int | None, session_id: str) -> None:
     if not 0 < target <= 1:
         raise ValueError(f"`target` must be in (0, 1], got {target!r}")
     if expected_turns is not None and not expected_turns >= 0:
         raise ValueError(f"`expected_turns` must be 0 or more, or None, got {expected_turns!r}")
+    if result_tokens is not None and result_tokens < 1:
+        raise ValueError(f"`result_tokens` must be 1 or more, or None, got {result_tokens!r}")
     if not session_id or "/" in session_id:
         raise ValueError(f"`session_id` must be a text without '/', got {session_id!r}")
 

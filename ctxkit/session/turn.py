@@ -15,7 +15,7 @@ from ctxkit.errors import BudgetInfeasible
 from ctxkit.protocols import TOOLS
 from ctxkit.session.cache import CacheReport, broke_at, reused_tokens, rewritten_by_template
 from ctxkit.session.compact import Compaction, lowered
-from ctxkit.session.kept import Sent, kept_levels, sent_at
+from ctxkit.session.kept import Sent, entering_levels, kept_levels, sent_at
 from ctxkit.session.prices import CachePrices, break_even_turns
 
 
@@ -32,8 +32,8 @@ class Settled:
 class Turn:
     """One planning.
 
-    fitting: the conversation so far, under its budget. before: the turn before, None for the first. The rest are the
-    session's.
+    fitting: the conversation so far, under its budget. before: the turn before, None for the first. going_on: ids of
+    the last tool round, which the model is to go on from. The rest are the session's.
     """
 
     fitting: Fitting
@@ -41,6 +41,8 @@ class Turn:
     prices: CachePrices
     target: float
     expected_turns: float | None
+    result_tokens: int | None = None
+    going_on: frozenset[str] = frozenset()
 
     def run(self) -> Settled:
         """Everything as it was sent and the new behind it, where that fits; else, or where it pays, a compaction.
@@ -68,12 +70,38 @@ class Turn:
 
     @cached_property
     def _kept(self) -> Levels:
-        return kept_levels(self._problem, self._sent)
+        return self._problem.led_by_user({**kept_levels(self._problem, self._sent), **self._entering})
+
+    @cached_property
+    def _entering(self) -> Levels:
+        """Tool rounds that no prompt showed yet, where their results are too long to come in whole."""
+        if self.result_tokens is None:
+            return {}
+        new = [
+            group
+            for group in self._problem.groups
+            if not self._problem.is_fixed(group)
+            and not _expands(group)
+            and self._sent.keys().isdisjoint(part.id for part in group.parts)
+        ]
+        return entering_levels(new, self.fitting, self.result_tokens)
 
     @property
     def _compaction(self) -> Compaction:
-        asked = frozenset(group.index for group in self._problem.required if _expands(group))
-        return Compaction(self.fitting, self._previous, self._kept, frozenset(self._sent), self.target, asked)
+        last = [group for group in self._problem.required if self._goes_on(group)]
+        return Compaction(
+            self.fitting,
+            self._previous,
+            self._kept,
+            frozenset(self._sent),
+            self.target,
+            asked=frozenset(group.index for group in last if _expands(group)),
+            entering=self._entering,
+            older=tuple(group.index for group in self._problem.required if group not in last),
+        )
+
+    def _goes_on(self, group: Group) -> bool:
+        return any(part.id in self.going_on for part in group.parts)
 
     def _paying(self, kept: Plan) -> Settled | None:
         """A compaction that need not be, where it pays within the turns that are expected."""

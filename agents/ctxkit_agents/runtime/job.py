@@ -87,9 +87,12 @@ class Job:
         *,
         step: str = "ask",
         timeout_seconds: float | None = None,
+        retries: int = 0,
     ) -> Reply:
         """One answer, paid for by the run; from the checkpoint where it is there, and booked all the same then.
 
+        timeout_seconds: of each try. retries: an error that is `retryable` is tried again so often; all tries are one
+        step of the checkpoint, and what each of them took is paid for.
         A run that pays with "degrade" may give the answer fewer tokens than asked for, and says so by an event.
         Raises BudgetOverdrawn, CallTimeout (after `timeout_seconds`), CheckpointMismatch, and what the model raises.
         """
@@ -97,6 +100,12 @@ class Job:
         began = time.monotonic()
 
         async def answer() -> Any:
+            for _ in range(retries):
+                try:
+                    return reply_to_json(await self._paid(model, request, sampling, step, timeout_seconds))
+                except CtxkitError as error:
+                    if not error.retryable:
+                        raise
             return reply_to_json(await self._paid(model, request, sampling, step, timeout_seconds))
 
         done = await self.once(step, asked_digest(model, request, sampling), answer)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import json
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ctxkit.protocols import Tool as ToolSchema
 from ctxkit_agents.errors import ToolError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,19 +96,23 @@ class FunctionTool:
                 return _as_text(await self._once(given))
             except ToolError:
                 raise
-            except TimeoutError as error:
-                raise ToolError(f"`{self.name}` did not answer within {self.timeout_seconds:g} seconds") from error
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if attempt == self.retries or not getattr(error, "retryable", False):
                     raise ToolError(f"`{self.name}` failed: {type(error).__name__}: {error}") from error
         raise AssertionError("unreachable")
 
     async def _once(self, given: dict[str, Any]) -> Any:
-        async with asyncio.timeout(self.timeout_seconds):
-            if inspect.iscoroutinefunction(self.function):
-                return await self.function(**given)
-            result = await asyncio.to_thread(self.function, **given)
-            return await result if isinstance(result, Awaitable) else result
+        limit = asyncio.timeout(self.timeout_seconds)
+        try:
+            async with limit:
+                if inspect.iscoroutinefunction(self.function):
+                    return await self.function(**given)
+                result = await in_thread(partial(self.function, **given))
+                return await result if isinstance(result, Awaitable) else result
+        except TimeoutError as error:
+            if not limit.expired():  # the function's own
+                raise
+            raise ToolError(f"`{self.name}` did not answer within {self.timeout_seconds:g} seconds") from error
 
 
 def as_tools(tools: Sequence[FunctionTool | Callable[..., Any]]) -> dict[str, FunctionTool]:
@@ -115,6 +124,32 @@ def as_tools(tools: Sequence[FunctionTool | Callable[..., Any]]) -> dict[str, Fu
             raise ValueError(f"two tools are called {tool.name!r}; give one another `name`")
         found[tool.name] = tool
     return found
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Its result, from a thread of its own. One that hangs holds up nothing: not other tools, nor the end of a run."""
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    came: asyncio.Future[T] = loop.create_future()
+
+    def hand(result: T | None, error: BaseException | None) -> None:
+        if came.done():
+            return  # nobody waits for it any more
+        if error is None:
+            came.set_result(cast(T, result))
+        else:  # a Future takes no StopIteration
+            came.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = context.run(function)
+        except BaseException as raised:  # raised again where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: the run is over
+            loop.call_soon_threadsafe(hand, result, error)
+
+    threading.Thread(target=work, name="ctxkit-tool", daemon=True).start()
+    return await came
 
 
 def _as_text(result: Any) -> str:

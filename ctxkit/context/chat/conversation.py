@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ctxkit.context.chat.entry import Entry, Repair
@@ -34,7 +34,11 @@ class Conversation:
 
 
 def conversation(
-    messages: Iterable[ChatMessage], *, keep_last_round: bool = True, labels: Mapping[int, Label] | None = None
+    messages: Iterable[ChatMessage],
+    *,
+    keep_last_round: bool = True,
+    labels: Mapping[int, Label] | None = None,
+    pinned: Collection[int] = (),
 ) -> Conversation:
     """The parts of a chat history in OpenAI's form, ready for `fit`.
 
@@ -42,6 +46,7 @@ def conversation(
     keep_last_round: require the last tool round after the last user message, at whatever level fits. (A repaired result
         at the very end is always required.)
     labels: of messages, by their position in the list. A message keeps its label however it is repaired.
+    pinned: indices of messages of the user that are pinned as the last one is.
 
     Pinned: system and developer messages, the last user message, an assistant text at the very end (a prefill). The
     first of several user messages has priority 4.0, the last round 8.0.
@@ -54,7 +59,7 @@ def conversation(
     entries, repairs = read_all(messages)
     entries = in_rounds(entries, repairs)
     if entries:
-        _pin(entries)
+        _pin(entries, pinned)
         _name_exchanges(entries)
         if keep_last_round:
             _require_last_round(entries)
@@ -67,7 +72,7 @@ def conversation(
     return Conversation(parts, tuple(sorted(repairs, key=lambda repair: repair.index)))
 
 
-def _pin(entries: Sequence[Entry]) -> None:
+def _pin(entries: Sequence[Entry], indices: Collection[int]) -> None:
     first: Entry | None = None
     last: Entry | None = None
     for entry in entries:
@@ -75,6 +80,7 @@ def _pin(entries: Sequence[Entry]) -> None:
         if role == "user":
             if not entry.folded:
                 first, last = first or entry, entry
+                entry.pinned = entry.index in indices
         elif role == "system" or role == "developer":
             entry.pinned = True
     if first is not None and last is not None:
