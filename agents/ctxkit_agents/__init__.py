@@ -13,12 +13,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxkit_agents.agent import Agent, AgentAnswer
     from ctxkit_agents.attribution import Attribution, LeaveOneOut, with_influence
     from ctxkit_agents.batch_prompt import BatchPrompt, BatchResult
     from ctxkit_agents.cascade import Calibrated, Cascade, CascadeAnswer
     from ctxkit_agents.chain_of_agents import ChainAnswer, ChainOfAgents, ExtractiveWorker
     from ctxkit_agents.collaboration.answer import CoWritten
     from ctxkit_agents.collaboration.token_collaboration import TokenCollaboration
+    from ctxkit_agents.debate.belief import Belief
+    from ctxkit_agents.debate.cipher_debate import CipherDebate
+    from ctxkit_agents.debate.text_debate import TextDebate
     from ctxkit_agents.decomposed import Decomposed, Decomposition
     from ctxkit_agents.deferral import CascadeExample, ChowMean, ChowQuantile, ChowSum, CostQualityCurve, FittedRule
     from ctxkit_agents.demonstrations import Demonstrations, Example, select_to_annotate
@@ -37,13 +41,18 @@ if TYPE_CHECKING:
     from ctxkit_agents.runtime.tools import FunctionTool
     from ctxkit_agents.runtime.trace import Trace
     from ctxkit_agents.sensitivity import PromptSensitivity, Sensitivity, prompt_sensitivity
+    from ctxkit_agents.task_tool import TaskTool
     from ctxkit_agents.think_plan_execute import Response, ThinkPlanExecute
+    from ctxkit_agents.tool_use import ToolUse
     from ctxkit_agents.vote import Vote, VoteResult
 
 _ON_USE = {
+    "Agent": "ctxkit_agents.agent",
+    "AgentAnswer": "ctxkit_agents.agent",
     "Attribution": "ctxkit_agents.attribution",
     "BatchPrompt": "ctxkit_agents.batch_prompt",
     "BatchResult": "ctxkit_agents.batch_prompt",
+    "Belief": "ctxkit_agents.debate.belief",
     "Calibrated": "ctxkit_agents.cascade",
     "Cascade": "ctxkit_agents.cascade",
     "CascadeAnswer": "ctxkit_agents.cascade",
@@ -54,6 +63,7 @@ _ON_USE = {
     "ChowMean": "ctxkit_agents.deferral",
     "ChowQuantile": "ctxkit_agents.deferral",
     "ChowSum": "ctxkit_agents.deferral",
+    "CipherDebate": "ctxkit_agents.debate.cipher_debate",
     "CoWritten": "ctxkit_agents.collaboration.answer",
     "Conclusion": "ctxkit_agents.planner_caller_summarizer",
     "CostQualityCurve": "ctxkit_agents.deferral",
@@ -89,10 +99,13 @@ _ON_USE = {
     "StandingInstructions": "ctxkit_agents.personal.standing_instructions",
     "Started": "ctxkit_agents.runtime.events",
     "Task": "ctxkit_agents.runtime.task",
+    "TaskTool": "ctxkit_agents.task_tool",
+    "TextDebate": "ctxkit_agents.debate.text_debate",
     "ThinkPlanExecute": "ctxkit_agents.think_plan_execute",
     "TokenCollaboration": "ctxkit_agents.collaboration.token_collaboration",
     "TokenImportance": "ctxkit_agents.reagent",
     "Tokens": "ctxkit_agents.runtime.events",
+    "ToolUse": "ctxkit_agents.tool_use",
     "Trace": "ctxkit_agents.runtime.trace",
     "Vote": "ctxkit_agents.vote",
     "VoteResult": "ctxkit_agents.vote",
@@ -103,9 +116,12 @@ _ON_USE = {
 }
 
 __all__ = [
+    "Agent",
+    "AgentAnswer",
     "Attribution",
     "BatchPrompt",
     "BatchResult",
+    "Belief",
     "Calibrated",
     "Cascade",
     "CascadeAnswer",
@@ -116,6 +132,7 @@ __all__ = [
     "ChowMean",
     "ChowQuantile",
     "ChowSum",
+    "CipherDebate",
     "CoWritten",
     "Conclusion",
     "CostQualityCurve",
@@ -151,10 +168,13 @@ __all__ = [
     "StandingInstructions",
     "Started",
     "Task",
+    "TaskTool",
+    "TextDebate",
     "ThinkPlanExecute",
     "TokenCollaboration",
     "TokenImportance",
     "Tokens",
+    "ToolUse",
     "Trace",
     "Vote",
     "VoteResult",
