@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from platformdirs import user_data_dir
 from ctxkit.cli.loading import open_index, open_model
 from ctxkit.cli.output import note
 from ctxkit.cli.settings import settings
+from ctxkit.cli.upstreams import open_upstreams
 from ctxkit.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from ctxkit.server.sessions.database import Database
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_DEFAULT_WINDOW = 8192
+_SHUTDOWN_SECONDS = 30  # for answers that are being given
 
 
 def serve(
@@ -39,7 +43,11 @@ def serve(
         Path | None, typer.Option("--indexes", help="Keep indexes of the documents that clients bring in this folder.")
     ] = None,
     upstream: Annotated[
-        str | None, typer.Option("--upstream", help="Stand in front of this server, e.g. http://host:8000/v1.")
+        list[str] | None,
+        typer.Option(
+            "--upstream",
+            help="Stand in front of this server, e.g. http://host:8000/v1; repeat it for more of the same model.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
@@ -73,7 +81,7 @@ def serve(
     options = replace(options, keep_sessions_days=keep_days)
     if host not in _LOOPBACK and not options.api_keys:
         note(f"warning: {host} can be reached from outside, and there is no API key (--api-key-file)")
-    answering = _model(model, upstream, window)
+    answering = _model(model, upstream or [], window)
     _check_installed()
     with ExitStack() as stack:
         opened = stack.enter_context(open_index(index)) if index is not None else None
@@ -92,14 +100,14 @@ def _check_installed() -> None:
         raise MissingExtra(error.name or "fastapi", "serve") from error
 
 
-def _model(name: str | None, upstream: str | None, window: int | None) -> Model:
-    found = open_model(name, upstream, window or _DEFAULT_WINDOW)
-    if upstream is None and window is not None:
+def _model(name: str | None, upstreams: Sequence[str], window: int | None) -> Model:
+    if upstreams:
+        return open_upstreams(upstreams, name, window)
+    found = open_model(name, None, 0)
+    if window is not None:
         if window > found.window_tokens:
             raise typer.BadParameter(f"--window {window:,} is above the model's {found.window_tokens:,}")
         found.window_tokens = window
-    if upstream is not None and window is None:
-        note(f"no --window was given: {_DEFAULT_WINDOW:,} tokens are taken for {upstream}")
     return found
 
 
@@ -170,12 +178,26 @@ def _run(service: Service, name: str, host: str, port: int) -> None:
     from ctxkit.server import create_app
 
     config = uvicorn.Config(
-        create_app(service), host=host, port=port, log_level="warning", timeout_graceful_shutdown=30
+        create_app(service),
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    socket = config.bind_socket()
-    bound_host, bound_port = socket.getsockname()[:2]
+    signal.signal(signal.SIGTERM, _end)
+    bound = config.bind_socket()
+    # Every connection takes it over. asyncio sets it only where the socket names its protocol, which uvicorn's does
+    # not; without it the body of an answer waits 40 ms for the client to acknowledge the head.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bound_host, bound_port = bound.getsockname()[:2]
     _greet(name, f"http://{bound_host}:{bound_port}", bool(service.options.api_keys))
-    uvicorn.Server(config).run(sockets=[socket])
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def _end(number: int, frame: object) -> None:
+    """uvicorn answers what it has begun, then sends itself the signal once more: the end that was asked for is none of
+    the errors. What is open is closed on the way out."""
+    raise SystemExit(0)
 
 
 def _greet(name: str, url: str, keyed: bool) -> None:

@@ -17,7 +17,7 @@ from ctxkit.server.responses_request import ResponsesRequest
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
-from ctxkit.server.turns import plan_request, remember
+from ctxkit.server.turns import plan_request, remember_turn
 
 router = APIRouter()
 
@@ -31,7 +31,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
     service.model(asked.model)
     chat = asked.as_chat([])
     if asked.stream:
-        return await streamed(_events(service, owner, asked, chat), named=True)
+        return await streamed(request, _events(service, owner, asked, chat), named=True)
 
     async def whole() -> dict[str, Any]:
         name, model = service.model(asked.model)
@@ -39,7 +39,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
         async with service.admitted(owner):
             made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
             (reply,) = await replies(made.answers(model, sampling, 1))
-            await service.in_thread(remember, service, owner, chat, made, reply)
+            await remember_turn(service, owner, chat, made, reply)
         service.metrics.answered(reply)
         return ResponsesBody(name, asked, made.report).whole(reply)
 
@@ -54,12 +54,13 @@ async def _events(
     async with service.admitted(owner):
         made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
         making = ResponsesBody(name, asked, made.report)
-        for event in making.begins():
-            yield event
+        opening = list(making.begins())
         async with aclosing(made.answers(model, sampling, 1)) as items:
             async for _, item in items:
+                while opening:  # not before the first piece, as in chat
+                    yield opening.pop(0)
                 if not isinstance(item, str):
                     service.metrics.answered(item)
-                    await service.in_thread(remember, service, owner, chat, made, item)
+                    await remember_turn(service, owner, chat, made, item)
                 for event in making.piece(item) if isinstance(item, str) else making.ends(item):
                     yield event
