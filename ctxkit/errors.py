@@ -179,7 +179,13 @@ class RemoteUnavailable(RemoteError):
 
 
 class RemoteRejected(RemoteError):
-    """The server refused the request itself (4xx other than 429)."""
+    """The server refused the request itself (4xx other than 429). `param` is the field that it named, if any."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.param = param
 
 
 class ContextTruncatedByServer(RemoteError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import signal
+import socket
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +17,7 @@ from platformdirs import user_data_dir
 from ctxkit.cli.loading import open_index, open_model
 from ctxkit.cli.output import note
 from ctxkit.cli.settings import Settings, settings
+from ctxkit.cli.upstreams import open_upstreams
 from ctxkit.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_DEFAULT_WINDOW = 8192
+_SHUTDOWN_SECONDS = 30  # for answers that are being given
 
 
 def serve(
@@ -43,7 +46,11 @@ def serve(
         Path | None, typer.Option("--indexes", help="Keep indexes of the documents that clients bring in this folder.")
     ] = None,
     upstream: Annotated[
-        str | None, typer.Option("--upstream", help="Stand in front of this server, e.g. http://host:8000/v1.")
+        list[str] | None,
+        typer.Option(
+            "--upstream",
+            help="Stand in front of this server, e.g. http://host:8000/v1; repeat it for more of the same model.",
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen at; 0.0.0.0 is every one. [default: 127.0.0.1]")
@@ -124,14 +131,14 @@ def _check_installed() -> None:
         raise MissingExtra(error.name or "fastapi", "serve") from error
 
 
-def _model(name: str | None, upstream: str | None, window: int | None) -> Model:
-    found = open_model(name, upstream, window or _DEFAULT_WINDOW)
-    if upstream is None and window is not None:
+def _model(name: str | None, upstreams: Sequence[str], window: int | None) -> Model:
+    if upstreams:
+        return open_upstreams(upstreams, name, window)
+    found = open_model(name, None, 0)
+    if window is not None:
         if window > found.window_tokens:
             raise typer.BadParameter(f"--window {window:,} is above the model's {found.window_tokens:,}")
         found.window_tokens = window
-    if upstream is not None and window is None:
-        note(f"no --window was given: {_DEFAULT_WINDOW:,} tokens are taken for {upstream}")
     return found
 
 
@@ -201,12 +208,22 @@ def _run(service: Service, name: str, chosen: Settings, debug: bool) -> None:
         port=chosen.serve_port,
         log_config=None,  # its records go where ours go
         access_log=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    socket = config.bind_socket()
-    host, port = socket.getsockname()[:2]
+    signal.signal(signal.SIGTERM, _end)
+    bound = config.bind_socket()
+    # Every connection takes it over. asyncio sets it only where the socket names its protocol, which uvicorn's does
+    # not; without it the body of an answer waits 40 ms for the client to acknowledge the head.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    host, port = bound.getsockname()[:2]
     _greet(name, f"http://{host}:{port}", bool(service.options.api_keys), chosen.serve_log_format)
-    uvicorn.Server(config).run(sockets=[socket])
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def _end(number: int, frame: object) -> None:
+    """uvicorn answers what it has begun, then sends itself the signal once more: the end that was asked for is none of
+    the errors. What is open is closed on the way out."""
+    raise SystemExit(0)
 
 
 def _greet(name: str, url: str, keyed: bool, log_format: str) -> None:

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     serve_model: str | None = None
     serve_index: Path | None = None
     serve_indexes: Path | None = None
-    serve_upstream: str | None = None
+    serve_upstream: Several = ()
     serve_host: str = "127.0.0.1"
     serve_port: int = Field(default=8000, ge=0, le=65535)
     serve_api_keys: Several = ()
@@ -192,4 +192,6 @@ def _public(name: str, value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
         parts = urlsplit(value)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_public(name, one) for one in value]
+    return str(value) if isinstance(value, Path) else value

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
 import httpx
 import stamina
 
-from ctxkit.errors import RemoteError, RemoteTimeout, RemoteUnavailable
+from ctxkit.errors import RemoteError, RemoteRejected, RemoteTimeout, RemoteUnavailable
 from ctxkit.models.wire import RetryLater, error_of, parse_json
 
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -22,13 +22,21 @@ class Connection:
     """Opens requests. A client lives as long as its request, so one Connection serves any thread and event loop."""
 
     def __init__(
-        self, base_url: str, *, api_key: str | None, timeout_seconds: float, max_retries: int, transport: Any
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        timeout_seconds: float,
+        max_retries: int,
+        transport: Any = None,
+        async_transport: Any = None,
     ) -> None:
         self.base_url = base_url
         self.timeout_seconds = timeout_seconds
         self.max_retries = max_retries
         self._api_key = api_key
         self._transport = transport
+        self._async_transport = async_transport or transport
 
     def __repr__(self) -> str:
         return f"Connection({self.base_url!r})"
@@ -48,6 +56,14 @@ class Connection:
                     return parse_json(await response.aread(), status=response.status_code)
         raise AssertionError("unreachable")
 
+    def probe(self, path: str, timeout_seconds: float = 5.0) -> None:
+        """Whether the server answers at all, asked once. A refusal (4xx) is an answer. Raises RemoteError."""
+        with self.typed_errors(), suppress(RemoteRejected):
+            options = {**self._options, "timeout": httpx.Timeout(min(timeout_seconds, self.timeout_seconds))}
+            with httpx.Client(transport=self._transport, **options) as client:
+                if not (response := client.get(self.base_url + path)).is_success:
+                    raise _error(response)
+
     @contextmanager
     def open(self, method: str, path: str, body: Any) -> Iterator[httpx.Response]:
         """A successful response whose body is not read yet."""
@@ -61,7 +77,7 @@ class Connection:
     @asynccontextmanager
     async def aopen(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         """As `open`."""
-        client = httpx.AsyncClient(transport=self._transport, **self._options)
+        client = httpx.AsyncClient(transport=self._async_transport, **self._options)
         async with client, client.stream(method, self.base_url + path, json=body) as response:
             if not response.is_success:
                 await response.aread()

@@ -15,8 +15,8 @@ import httpx
 
 from ctxkit.models.http import Connection
 from ctxkit.models.requests import GREEDY, Promptable, as_request, check_not_truncated, count_prompt
-from ctxkit.models.streams import CANCELLED, Collected, PieceStream
-from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names, reported_prompt_tokens
+from ctxkit.models.streams import CANCELLED, AsyncPieceSource, Collected, PieceStream
+from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names, model_windows, reported_prompt_tokens
 from ctxkit.protocols import Counter, Reply, Sampling
 from ctxkit.tokens import EstimatingCounter
 
@@ -36,7 +36,9 @@ class RemoteModel:
     extra_body: fields added to every chat request, for what only this server knows.
     check_truncation: raise ContextTruncatedByServer where the server reports clearly fewer prompt tokens than it was
         sent; for a stream at its end, and only where the server says how many it read.
+    join_pieces: what has come together is one piece of a stream, instead of one for each event of the server.
     transport: an httpx transport, for tests. It must serve the faces (sync, async) that are used.
+    async_transport: of the async face alone: KeptTransport where many streams are read at once.
     """
 
     capabilities: frozenset[str] = frozenset()
@@ -53,7 +55,9 @@ class RemoteModel:
         max_retries: int = 2,
         extra_body: Mapping[str, Any] | None = None,
         check_truncation: bool = True,
+        join_pieces: bool = False,
         transport: Any = None,
+        async_transport: Any = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"`base_url` must start with http:// or https://, got {base_url!r}")
@@ -68,12 +72,14 @@ class RemoteModel:
         self.counter: Counter = counter if counter is not None else EstimatingCounter()
         self.extra_body = dict(extra_body or {})
         self.check_truncation = check_truncation
+        self.join_pieces = join_pieces
         self.connection = Connection(
             self.base_url,
             api_key=api_key,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             transport=transport,
+            async_transport=async_transport,
         )
 
     def __repr__(self) -> str:
@@ -105,14 +111,22 @@ class RemoteModel:
         """As `list_models`."""
         return model_names(await self.connection.afetch("GET", _MODELS))
 
+    def list_windows(self) -> dict[str, int | None]:
+        """By the ids of `list_models` the window in tokens; None where the server does not say. Raises RemoteError."""
+        return model_windows(self.connection.fetch("GET", _MODELS))
+
+    def probe(self) -> None:
+        """Asks once, and not for long, whether the server is there. Raises RemoteError where it is not."""
+        self.connection.probe(_MODELS)
+
 
 class RemoteStream(Collected):
     """`AsyncTextStream` over a connection. Cancelling the reader, or `aclose`, closes the connection."""
 
-    def __init__(self, chat: _Chat) -> None:
-        super().__init__(chat.reply)
-        self._chat = chat
-        self._pieces = chat.apieces()
+    def __init__(self, source: AsyncPieceSource) -> None:
+        super().__init__(source.reply)
+        self._source = source
+        self._pieces = source.apieces()
 
     def __aiter__(self) -> RemoteStream:
         return self
@@ -121,7 +135,7 @@ class RemoteStream(Collected):
         try:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
-            self._finish(self._chat.answer.reason())
+            self._finish(self._source.reason())
             raise
         self._text.append(piece)
         return piece
@@ -156,6 +170,9 @@ class _Chat:
             reply = self.reply(text, self.answer.reason())
             check_not_truncated(self.request, self._model.counter, reported, reply)
 
+    def reason(self) -> str:
+        return self.answer.reason()
+
     def reply(self, text: str, finish_reason: str) -> Reply:
         """With the server's own token counts; the counter's where it gave none."""
         usage, counter = self.answer.usage, self._model.counter
@@ -186,7 +203,7 @@ class _Chat:
                 given.append(piece)
                 yield piece
         self._check_truncation("".join(given))
-        return self.answer.reason()
+        return self.reason()
 
     async def apieces(self) -> AsyncGenerator[str, None]:
         given: list[str] = []
@@ -225,7 +242,8 @@ class _Chat:
 
     def _reader(self, response: httpx.Response) -> StreamReader:
         self.answer = ChatAnswer()
-        return StreamReader(self.answer, response.headers.get("content-type", ""))
+        content_type = response.headers.get("content-type", "")
+        return StreamReader(self.answer, content_type, join_pieces=self._model.join_pieces)
 
     @staticmethod
     def _texts(response: httpx.Response, reader: StreamReader) -> Iterator[str]:

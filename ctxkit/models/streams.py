@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Protocol
 
 from ctxkit.errors import ModelError
@@ -29,6 +29,22 @@ class PieceSource(Protocol):
 
     def reply(self, text: str, finish_reason: str) -> Reply:
         """The finished answer, given the text that was handed out."""
+        ...
+
+
+class AsyncPieceSource(Protocol):
+    """As PieceSource, for a face that waits without a thread."""
+
+    def apieces(self) -> AsyncGenerator[str, None]:
+        """Yields the text."""
+        ...
+
+    def reason(self) -> str:
+        """The finish reason, once `apieces` has ended."""
+        ...
+
+    def reply(self, text: str, finish_reason: str) -> Reply:
+        """As PieceSource's."""
         ...
 
 

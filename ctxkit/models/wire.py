@@ -20,6 +20,7 @@ from ctxkit.tokens.messages import text_of
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _SHOWN_CHARACTERS = 300
 _TIMEOUT_STATUS = (408, 504)
+_WINDOW_FIELDS = ("max_model_len", "context_length", "n_ctx", "n_ctx_train")
 _CACHE_FIELDS = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -184,10 +185,14 @@ class ChatAnswer:
 
 
 class StreamReader:
-    """Bytes of a streamed answer to its text. Also takes an answer that the server did not stream after all."""
+    """Bytes of a streamed answer to its text. Also takes an answer that the server did not stream after all.
 
-    def __init__(self, answer: ChatAnswer, content_type: str) -> None:
+    join_pieces: the text of all events that came together is one piece.
+    """
+
+    def __init__(self, answer: ChatAnswer, content_type: str, *, join_pieces: bool = False) -> None:
         self._answer = answer
+        self._joins = join_pieces
         self._events = EventParser() if content_type.startswith("text/event-stream") else None
         self._body = bytearray()
 
@@ -208,6 +213,18 @@ class StreamReader:
         self._answer.check_finished()
 
     def _texts(self, events: Iterator[str]) -> Iterator[str]:
+        if not self._joins:
+            yield from self._each(events)
+            return
+        ready: list[str] = []
+        try:
+            ready.extend(self._each(events))
+        except RemoteError:
+            yield from filter(None, ["".join(ready)])  # what came before the error
+            raise
+        yield from filter(None, ["".join(ready)])
+
+    def _each(self, events: Iterator[str]) -> Iterator[str]:
         for event in events:
             if not self._answer.done and (text := self._answer.event(event)):
                 yield text
@@ -230,9 +247,28 @@ def model_names(body: Any) -> list[str]:
     return [str(entry["id"]) for entry in entries if isinstance(entry, Mapping) and "id" in entry]
 
 
+def model_windows(body: Any) -> dict[str, int | None]:
+    """By the ids in an answer to GET /models the window in tokens, None where it is not said. Raises RemoteError.
+
+    Servers call it `max_model_len` (vLLM), `context_length`, `n_ctx`; llama.cpp tells in `meta` what it serves
+    (`n_ctx`) or what the model was trained for (`n_ctx_train`).
+    """
+    named = set(model_names(body))
+    return {
+        str(one["id"]): _window_in(one) for one in body["data"] if isinstance(one, Mapping) and one.get("id") in named
+    }
+
+
+def _window_in(entry: Mapping[str, Any]) -> int | None:
+    meta = entry.get("meta")
+    told = {**(meta if isinstance(meta, Mapping) else {}), **entry}
+    found = (told.get(name) for name in _WINDOW_FIELDS)
+    return next((one for one in found if isinstance(one, int) and not isinstance(one, bool) and one > 0), None)
+
+
 def error_of(status: int, body: Any, *, headers: Mapping[str, str] | None = None) -> RemoteError:
     """The typed error for an error answer. `body` is its JSON, or its text where it is none."""
-    text, code = _message_and_code(body)
+    text, code, param = _message_code_param(body)
     message = f"the server answered {status}: {_short(text) or 'no message'}"
     if status in _TIMEOUT_STATUS:
         return RemoteTimeout(message, status=status, code=code)
@@ -241,7 +277,7 @@ def error_of(status: int, body: Any, *, headers: Mapping[str, str] | None = None
         if wait is not None:
             return RetryLater(message, retry_after_seconds=wait, status=status, code=code)
         return RemoteUnavailable(message, status=status, code=code)
-    return RemoteRejected(message, status=status, code=code)
+    return RemoteRejected(message, status=status, code=code, param=param)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
@@ -259,16 +295,17 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _message_and_code(body: Any) -> tuple[str, str | None]:
-    """From {"error": {message, code}}, {"error": "..."}, {"message": ...}, {"detail": ...} or plain text."""
+def _message_code_param(body: Any) -> tuple[str, str | None, str | None]:
+    """From {"error": {message, code, param}}, {"error": "..."}, {"message": ...}, {"detail": ...} or plain text."""
     if not isinstance(body, Mapping):
-        return str(body or ""), None
+        return str(body or ""), None, None
     error = body.get("error") or body
     if not isinstance(error, Mapping):
-        return str(error), None
-    code = error.get("code") or error.get("type")
+        return str(error), None, None
+    code, param = error.get("code") or error.get("type"), error.get("param")
     text = error.get("message") or error.get("detail") or json.dumps(error, ensure_ascii=False)
-    return text if isinstance(text, str) else json.dumps(text), None if code is None else str(code)
+    said = text if isinstance(text, str) else json.dumps(text)
+    return said, None if code is None else str(code), None if param is None else str(param)
 
 
 def _status_in(body: Mapping[str, Any]) -> int:

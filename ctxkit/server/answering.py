@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from ctxkit.models.replicas import Replicas
 from ctxkit.models.requests import Promptable
-from ctxkit.protocols import Model, Reply, Sampling
+from ctxkit.protocols import AsyncTextStream, Model, Reply, Sampling
 
 Item = tuple[int, str | Reply]
 """Which answer, and a piece of its text or, at its end, the whole reply."""
@@ -64,8 +65,11 @@ async def _into(
 
 
 async def _one(model: Model, prompt: Promptable, sampling: Sampling, at: int) -> AsyncGenerator[Item]:
-    # A model may count and render before its first piece: not in the thread of the event loop.
-    stream = await asyncio.to_thread(model.astream, prompt, sampling)
+    stream: AsyncTextStream
+    if isinstance(model, Replicas):
+        stream = model.astream(prompt, sampling)
+    else:  # it may count and render before its first piece: not in the thread of the event loop
+        stream = await asyncio.to_thread(model.astream, prompt, sampling)
     try:
         async for piece in stream:
             yield at, piece

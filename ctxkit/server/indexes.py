@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ class GivenDocument:
 class _Open:
     index: Index
     users: int = 0
+    writer: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Indexes:
@@ -65,13 +66,24 @@ class Indexes:
     @contextmanager
     def opened(self, owner: str, name: str, *, create: bool = False) -> Iterator[Index]:
         """The index, open while the block runs. Raises NoSuchIndex, StoreError, ValueError for a name that is none."""
+        with self._held(owner, name, create) as held:
+            yield held.index
+
+    @contextmanager
+    def writing(self, owner: str, name: str, *, create: bool = False) -> Iterator[Index]:
+        """As `opened`, for one writer at a time: the next one waits, instead of being refused by the index."""
+        with self._held(owner, name, create) as held, held.writer:
+            yield held.index
+
+    @contextmanager
+    def _held(self, owner: str, name: str, create: bool) -> Iterator[_Open]:
         key = (owner, _checked(name))
         with self._lock:
             held = self._open.get(key) or self._add(key, create)
             held.users += 1
             self._open.move_to_end(key)
         try:
-            yield held.index
+            yield held
         finally:
             with self._lock:
                 held.users -= 1
@@ -84,7 +96,7 @@ class Indexes:
         """
         chunker = Chunker(self.encoder.count_batch, _CHUNK_TOKENS)
         sources = [(one.source, _digest(one), chunker.chunk_all(_read(one))) for one in documents]
-        with self.opened(owner, name, create=True) as index:
+        with self.writing(owner, name, create=True) as index:
             return index.replace_sources((source, digest, list(chunks)) for source, digest, chunks in sources).added
 
     def delete(self, owner: str, name: str) -> None:

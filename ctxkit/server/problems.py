@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +18,17 @@ from ctxkit.errors import (
     RemoteError,
     RemoteRejected,
     RemoteTimeout,
+    RemoteUnavailable,
 )
+from ctxkit.models.wire import RetryLater
 from ctxkit.server.indexes import NoSuchIndex
 from ctxkit.server.sessions.store import SessionConflict, SessionNotFound
 
 INVALID = "invalid_request_error"
 _RETRY_SECONDS = 1
+_UNAUTHORIZED = (401, 403)
+_ADDRESS = re.compile(r"https?://\S*[\w/]")
+_FOLDERS = re.compile(r"(?<![\w/])(?:/[\w.~-]+)+/(?=[\w.~-])")
 _GIVE_UP = {"x-should-retry": "false"}
 
 
@@ -57,8 +64,9 @@ def not_found(what: str, code: str, param: str | None = None) -> Problem:
     return Problem(404, what, code=code, param=param)
 
 
-def too_many(message: str) -> Problem:
-    headers = {"retry-after": str(_RETRY_SECONDS), "x-should-retry": "true"}
+def too_many(message: str, seconds: int = _RETRY_SECONDS) -> Problem:
+    """seconds: until it is worth another try."""
+    headers = {"retry-after": str(seconds), "x-should-retry": "true"}
     return Problem(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
 
 
@@ -93,12 +101,17 @@ def problem_of(error: Exception) -> Problem:
             return timed_out("the request took longer than this server allows")
         case CtxkitError() if error.retryable:
             headers = {"retry-after": str(_RETRY_SECONDS)}
-            return Problem(503, str(error), type="server_error", code="try_again", headers=headers)
+            return Problem(503, _without_folders(error), type="server_error", code="try_again", headers=headers)
         case CtxkitError():
-            return Problem(500, str(error), type="server_error", code=_snake(type(error).__name__))
+            return Problem(500, _without_folders(error), type="server_error", code=_snake(type(error).__name__))
         case ValueError():
             return Problem(400, str(error), code="invalid_value")
     return Problem(500, "the server failed at this request; its log says why", type="server_error", code="internal")
+
+
+def _without_folders(error: Exception) -> str:
+    """The message; of a path on this machine only its last name, which is the client's own."""
+    return _FOLDERS.sub("", str(error))
 
 
 def timed_out(message: str) -> Problem:
@@ -106,17 +119,32 @@ def timed_out(message: str) -> Problem:
 
 
 def _of_upstream(error: RemoteError) -> Problem:
-    if isinstance(error, RemoteRejected):
-        return Problem(400, str(error), code=error.code or "upstream_rejected")
-    if isinstance(error, RemoteTimeout):
-        return timed_out(str(error))
-    if isinstance(error, ContextTruncatedByServer):
-        more = {"planned_tokens": error.planned_tokens, "reported_tokens": error.reported_tokens}
-        headers = _GIVE_UP
-        message = str(error)
-        return Problem(502, message, type="server_error", code="context_truncated", more=more, headers=headers)
+    """What the server behind this one said, without where it stands."""
+    message = _ADDRESS.sub("the upstream server", str(error))
+    match error:
+        case RemoteRejected() if error.status in _UNAUTHORIZED:  # this server's key is wrong, not the client's
+            return Problem(502, message, type="server_error", code="upstream_unauthorized", headers=_GIVE_UP)
+        case RemoteRejected():
+            return Problem(400, message, code=error.code or "upstream_rejected", param=error.param)
+        case RemoteTimeout():
+            return timed_out(message)
+        case ContextTruncatedByServer():
+            more = {"planned_tokens": error.planned_tokens, "reported_tokens": error.reported_tokens}
+            headers = _GIVE_UP
+            return Problem(502, message, type="server_error", code="context_truncated", more=more, headers=headers)
+        case RemoteUnavailable(status=429):
+            return too_many(message, _pause(error))
+        case RetryLater():
+            headers = {"retry-after": str(_pause(error))}
+            return Problem(503, message, type="server_error", code="upstream_unavailable", headers=headers)
     headers = {"retry-after": str(_RETRY_SECONDS)} if error.retryable else _GIVE_UP
-    return Problem(502, str(error), type="server_error", code="upstream_unavailable", headers=headers)
+    return Problem(502, message, type="server_error", code="upstream_unavailable", headers=headers)
+
+
+def _pause(error: RemoteError) -> int:
+    """Seconds to wait, at least one."""
+    asked = error.retry_after_seconds if isinstance(error, RetryLater) else 0
+    return max(math.ceil(asked), _RETRY_SECONDS)
 
 
 def _snake(name: str) -> str:

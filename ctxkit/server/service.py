@@ -17,6 +17,7 @@ from ctxkit.server.options import ServeOptions
 from ctxkit.server.problems import not_found
 from ctxkit.server.sessions.conversations import Conversations
 from ctxkit.server.sessions.store import SessionStore
+from ctxkit.server.upstreams import UpstreamCollector
 
 if TYPE_CHECKING:
     from ctxkit.protocols import Encoder
@@ -54,6 +55,7 @@ class Service:
         self.options = options or ServeOptions()
         self.keys = ApiKeys(self.options.api_keys)
         self.metrics = Metrics()
+        self.metrics.registry.register(UpstreamCollector(self))
         self.gate = Gate(self.options.max_running, self.options.max_waiting, self.options.max_waiting_per_key)
         self.ready = True
 

@@ -116,6 +116,12 @@ def _planned_turn(
     return Planned(turn.plan, {**report(turn.plan, ignored), **told}, turn)
 
 
+async def remember_turn(service: Service, owner: str, body: ChatRequest, made: Planned, reply: Reply) -> None:
+    """As `remember`, in a thread where there is something to store."""
+    if made.turn is not None:
+        await service.in_thread(remember, service, owner, body, made, reply)
+
+
 def remember(service: Service, owner: str, body: ChatRequest, made: Planned, reply: Reply) -> None:
     """Stores the turn of a session. Raises SessionConflict where somebody else wrote to it, StoreError."""
     if made.turn is None or service.conversations is None or body.ctxkit.session is None:

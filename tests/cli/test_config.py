@@ -110,7 +110,7 @@ def test_secrets_are_never_shown(home: Path, ctxkit: Cli) -> None:
     found = held(ctxkit, **environment)
     assert found["api_key"] == ("set", "file") and found["serve.api_keys"] == ("set", "file")
     assert found["serve.store"] == ("postgresql://db:5432/ctxkit", "environment")
-    assert found["serve.upstream"] == ("https://gpu/v1", "environment")
+    assert found["serve.upstream"] == (["https://gpu/v1"], "environment")
     assert held(ctxkit, CTXKIT_CONFIG="/dev/null")["api_key"] == ("not set", "default")
     both = [ctxkit("config", "show", *how, **environment) for how in ([], ["--json"])]
     assert all(secret not in ran.out + ran.err for ran in both)

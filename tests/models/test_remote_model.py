@@ -14,7 +14,7 @@ import pytest
 from ctxkit.errors import RemoteError, RemoteRejected, RemoteTimeout, RemoteUnavailable
 from ctxkit.models import RemoteModel
 from ctxkit.models.requests import Request
-from ctxkit.models.wire import EventParser
+from ctxkit.models.wire import ChatAnswer, EventParser, StreamReader
 from ctxkit.protocols import PromptMessage, Reply, Sampling, Segment, TokenLogprob
 from ctxkit.testing import WhitespaceCounter
 
@@ -410,3 +410,14 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
         RemoteModel("http://model.test", "m", **{"window_tokens": 10, **wrong})
     with pytest.raises(ValueError, match="http://"):
         RemoteModel("model.test", "m", window_tokens=10)
+
+
+def test_pieces_that_came_together_can_be_one_and_an_error_keeps_those_before_it() -> None:
+    reader = StreamReader(ChatAnswer(), "text/event-stream", join_pieces=True)
+    event = 'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n'
+    assert list(reader.feed((event % "one " + event % "two " + event[:9]).encode())) == ["one two "]
+    assert list(reader.feed(b"")) == []
+    rest = reader.feed((event[9:] % "three" + 'data: {"error": {"message": "out of memory"}}\n\n').encode())
+    assert next(rest) == "three"
+    with pytest.raises(RemoteError, match="out of memory"):
+        next(rest)

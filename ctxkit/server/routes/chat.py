@@ -18,7 +18,7 @@ from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_request, remember
+from ctxkit.server.turns import plan_request, remember_turn
 
 router = APIRouter()
 
@@ -30,7 +30,7 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
     ignored = body.ignored_fields()
     sampling = body.sampling(service.answer_tokens(model, body.ctxkit.window_tokens))
     if body.stream:
-        return await streamed(_chunks(service, owner, body, model, sampling, name, ignored))
+        return await streamed(request, _chunks(service, owner, body, model, sampling, name, ignored))
 
     async def whole() -> dict[str, Any]:
         known = request_attributes(sampling, n=body.n or 1, session=body.ctxkit.session)
@@ -40,7 +40,7 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
                     made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
                 told.fitted(made.report)
                 found = await replies(made.answers(model, sampling, body.n or 1))
-                await service.in_thread(remember, service, owner, body, made, found[0])
+                await remember_turn(service, owner, body, made, found[0])
             told.answered(found)
         for reply in found:
             service.answered(reply)
@@ -60,17 +60,17 @@ async def _chunks(
                 made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
             told.fitted(made.report)
             making = ChatBody(name, made.report)
-            yield making.first()
-            for at in range(n):
-                yield making.begins(at)
+            opening = [making.first(), *map(making.begins, range(n))]
             async with aclosing(made.answers(model, sampling, n)) as items:
                 async for at, item in items:
+                    while opening:  # not before the first piece: a model that refuses is then an error with its status
+                        yield opening.pop(0)
                     if isinstance(item, str):
                         yield making.piece(at, item)
                         continue
                     service.answered(item)
                     done.append(item)
-                    await service.in_thread(remember, service, owner, body, made, item)
+                    await remember_turn(service, owner, body, made, item)
                     for chunk in making.ends(at, item):
                         yield chunk
         told.answered(done)

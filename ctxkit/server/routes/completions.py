@@ -74,7 +74,7 @@ async def completions(body: CompletionRequest, request: Request, service: TheSer
     head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": name}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await streamed(_chunks(service, owner, model, text, sampling, n, head, with_usage))
+        return await streamed(request, _chunks(service, owner, model, text, sampling, n, head, with_usage))
 
     async def whole() -> dict[str, Any]:
         with span(COMPLETION, name, request_attributes(sampling, n=n)) as told:

@@ -15,13 +15,14 @@ from ctxkit.server.service import Service
 T = TypeVar("T")
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
+    # Coroutines, both of them: FastAPI runs plain functions in a thread, each time.
     return request.app.state.service
 
 
-def owner_of(request: Request) -> str:
+async def owner_of(request: Request) -> str:
     """Who asks. Raises Problem 401."""
-    owner = service_of(request).keys.owner_of(request.headers.get("authorization"))
+    owner = (await service_of(request)).keys.owner_of(request.headers.get("authorization"))
     noted().owner = owner
     return owner
 

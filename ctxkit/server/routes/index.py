@@ -60,7 +60,7 @@ async def remove(name: str, body: Sources, service: TheService, owner: Owner) ->
     """Deletes documents by their source; unknown ones are no error."""
 
     def work() -> int:
-        with _indexes(service).opened(owner, name) as index:
+        with _indexes(service).writing(owner, name) as index:
             return index.delete(sources=body.sources).removed
 
     return {"object": "index.deleted", "id": name, "chunks": await service.in_thread(work)}

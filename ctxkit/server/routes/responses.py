@@ -19,7 +19,7 @@ from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_request, remember
+from ctxkit.server.turns import plan_request, remember_turn
 
 router = APIRouter()
 
@@ -33,7 +33,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
     service.model(asked.model)
     chat = asked.as_chat([])
     if asked.stream:
-        return await streamed(_events(service, owner, asked, chat), named=True)
+        return await streamed(request, _events(service, owner, asked, chat), named=True)
 
     async def whole() -> dict[str, Any]:
         name, model = service.model(asked.model)
@@ -44,7 +44,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
                     made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
                 told.fitted(made.report)
                 (reply,) = await replies(made.answers(model, sampling, 1))
-                await service.in_thread(remember, service, owner, chat, made, reply)
+                await remember_turn(service, owner, chat, made, reply)
             told.answered([reply])
         service.answered(reply)
         return ResponsesBody(name, asked, made.report).whole(reply)
@@ -64,13 +64,14 @@ async def _events(
                 made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
             told.fitted(made.report)
             making = ResponsesBody(name, asked, made.report)
-            for event in making.begins():
-                yield event
+            opening = list(making.begins())
             async with aclosing(made.answers(model, sampling, 1)) as items:
                 async for _, item in items:
+                    while opening:  # not before the first piece, as in chat
+                        yield opening.pop(0)
                     if not isinstance(item, str):
                         service.answered(item)
                         told.answered([item])
-                        await service.in_thread(remember, service, owner, chat, made, item)
+                        await remember_turn(service, owner, chat, made, item)
                     for event in making.piece(item) if isinstance(item, str) else making.ends(item):
                         yield event

@@ -50,9 +50,7 @@ async def create(body: NewSession, service: TheService, owner: Owner) -> dict[st
     """A new session."""
     store = _kept(service).store
     conversation(body.messages)
-    row = await service.in_thread(store.create, owner, body.id, metadata=body.metadata)
-    if body.messages:
-        row = await service.in_thread(store.append, owner, row.id, body.messages)
+    row = await service.in_thread(store.create, owner, body.id, metadata=body.metadata, messages=body.messages)
     return row.to_dict()
 
 

@@ -48,19 +48,20 @@ class Database(Protocol):
 
 
 class SqliteDatabase:
-    """One file, in WAL mode, for several threads and processes. Waits up to 30 seconds for another writer.
+    """One file, in WAL mode, for several threads and processes.
 
+    wait_seconds: for another process that is writing.
     Raises StoreError; `retryable` where another process was writing for longer.
     """
 
     locking = ""  # BEGIN IMMEDIATE excludes other writers
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, wait_seconds: float = _WAIT_SECONDS) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
         with _typed(self.path):
             self._connection = sqlite3.connect(
-                self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=wait_seconds, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")

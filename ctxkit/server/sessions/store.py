@@ -60,17 +60,29 @@ class SessionStore:
                 transaction.execute(statement)
 
     def create(
-        self, owner: str, session: str | None = None, *, metadata: Mapping[str, Any] | None = None
+        self,
+        owner: str,
+        session: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        messages: Sequence[ChatMessage] = (),
     ) -> SessionRow:
-        """An empty session, under a name of its own where none is given."""
+        """A session with these messages, or none at all; under a name of its own where none is given."""
         name, now = _checked(session or uuid.uuid4().hex), time.time()
         with self.database.writing() as transaction:
             if _row(transaction, owner, name) is not None:
                 raise SessionConflict(f"there is a session {name!r} already")
             transaction.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, 0, ?)", owner, name, now, now, _dumps(dict(metadata or {}))
+                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)",
+                owner,
+                name,
+                now,
+                now,
+                len(messages),
+                _dumps(dict(metadata or {})),
             )
-        return SessionRow(name, now, now, 0, dict(metadata or {}))
+            _insert(transaction, owner, name, 0, messages)
+        return SessionRow(name, now, now, len(messages), dict(metadata or {}))
 
     def get(self, owner: str, session: str) -> SessionRow:
         with self.database.reading() as transaction:
