@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -179,8 +179,10 @@ def mcp_server(
     """
     tools = Tools(index, counter)
     server: MCPServer[Any] = MCPServer(name, instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING")
-    offered: Sequence[Callable[..., Any]] = (tools.fit, tools.count_tokens, tools.expand)
-    for tool in offered if index is None else (tools.search, *offered):
+    offered: list[Callable[..., Any]] = [tools.fit, tools.count_tokens, tools.expand]
+    if index is not None:
+        offered.insert(0, tools.search)
+    for tool in offered:
         server.add_tool(_told(tool), annotations=_READS)
     return server
 

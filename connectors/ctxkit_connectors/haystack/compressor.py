@@ -1,6 +1,6 @@
 """A component that spends one budget on all retrieved documents."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import asyncio

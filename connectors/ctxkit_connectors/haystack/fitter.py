@@ -1,6 +1,6 @@
 """A component that fits a chat prompt into a window, before a chat generator."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import asyncio
@@ -8,7 +8,8 @@ from typing import Any
 
 from haystack import component, default_from_dict, default_to_dict
 from haystack.dataclasses import ChatMessage
-from haystack.tools import Tool, Toolset, flatten_tools_or_toolsets
+from haystack.tools import Toolset, flatten_tools_or_toolsets
+from haystack.tools.tool import Tool
 
 from ctxkit.context import Budget
 from ctxkit.protocols import Counter

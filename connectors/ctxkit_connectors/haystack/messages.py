@@ -1,6 +1,6 @@
 """Haystack's chat messages in OpenAI's form, and back."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import json

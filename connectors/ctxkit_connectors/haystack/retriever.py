@@ -1,6 +1,6 @@
 """A retriever of Haystack over an index of ctxkit."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import asyncio

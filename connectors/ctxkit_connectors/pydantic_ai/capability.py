@@ -1,6 +1,6 @@
 """ContextBudget: a capability of Pydantic AI's agents; `fit_history`: the same as a function."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import asyncio
