@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ctxkit import __version__
-from ctxkit.cli import ask, bench, compress, config, count, index, models, pack, plan, search, serve
+from ctxkit.cli import ask, bench, compress, config, count, index, mcp, models, pack, plan, search, serve
 from ctxkit.cli.output import fail
 from ctxkit.errors import BudgetInfeasible, CtxkitError
 
@@ -30,6 +30,7 @@ app.command("plan")(plan.plan)
 app.command("compress")(compress.compress)
 app.command("count")(count.count)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")

@@ -45,3 +45,19 @@ def test_trimming_needs_langchain_core_alone(repository):
 def test_what_is_missing_is_named_with_the_extra(package, name, repository):
     shown = run(BLOCKED.format(package=package, name=name), repository)
     assert shown.startswith("MissingExtra") and package.replace("_", "-") in shown and "'.[langchain]'" in shown
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("mcp", "mcp", "mcp"),
+        ("openai_agents", "agents", "openai-agents"),
+        ("pydantic_ai", "pydantic_ai", "pydantic-ai"),
+        ("llama_index", "llama_index", "llama-index"),
+        ("haystack", "haystack", "haystack"),
+    ],
+)
+def test_a_framework_that_is_missing_is_named_with_its_extra(module, package, extra, repository):
+    code = BLOCKED.replace("from ctxkit_connectors.langchain import {name}", f"import ctxkit_connectors.{module}")
+    shown = run(code.format(package=package), repository)
+    assert shown.startswith("MissingExtra") and f"'.[{extra}]'" in shown

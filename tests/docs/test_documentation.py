@@ -29,7 +29,9 @@ _LINK = re.compile(r"\]\(\s*<?([^)\s>]+)|^\s*\[[^\]]+\]:\s*(\S+)|(?:src|href)=[\
 _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _TARGET = re.compile(r"^([\w-]+):", re.MULTILINE)
 _SHELL = frozenset({"|", ">", ">>", "<", "&&", ";"})
-_NOT_IN_SETUP = frozenset({"lancedb", "qdrant", "structured"})  # extras that `make setup` leaves out
+_NOT_IN_SETUP = frozenset(  # extras that `make setup` leaves out
+    {"haystack", "lancedb", "llama-index", "mcp", "openai-agents", "pydantic-ai", "qdrant", "structured"}
+)
 _UNRUN = frozenset({"git", "cd", "pip", "make", "python", ".venv/bin/python", "source"})
 
 

@@ -1,5 +1,5 @@
 """LangChain: `trim_messages` that never breaks a tool round, `fit_messages` that reduces before it drops, a middleware,
-a document compressor.
+a document compressor, a retriever and a chat model.
 
 Raises MissingExtra where langchain-core (for the middleware: langchain) is not installed.
 """
@@ -16,15 +16,19 @@ if find_spec("langchain_core") is None:
     raise MissingExtra("langchain-core", "langchain")
 
 if TYPE_CHECKING:
+    from ctxkit_connectors.langchain.chat import ChatCtxkit
     from ctxkit_connectors.langchain.compressor import DocumentCompressor
     from ctxkit_connectors.langchain.counter import LangChainCounter
     from ctxkit_connectors.langchain.fitting import fit_messages
     from ctxkit_connectors.langchain.messages import OpenAIForm
     from ctxkit_connectors.langchain.middleware import ContextBudgetMiddleware
+    from ctxkit_connectors.langchain.retriever import CtxkitRetriever
     from ctxkit_connectors.langchain.trim import trim_messages
 
 _ON_USE = {
+    "ChatCtxkit": "chat",
     "ContextBudgetMiddleware": "middleware",
+    "CtxkitRetriever": "retriever",
     "DocumentCompressor": "compressor",
     "LangChainCounter": "counter",
     "OpenAIForm": "messages",
@@ -33,7 +37,9 @@ _ON_USE = {
 }
 
 __all__ = [
+    "ChatCtxkit",
     "ContextBudgetMiddleware",
+    "CtxkitRetriever",
     "DocumentCompressor",
     "LangChainCounter",
     "OpenAIForm",

@@ -16,6 +16,7 @@ from langchain_core.messages import (
     FunctionMessage,
     HumanMessage,
     SystemMessage,
+    ToolCall,
     ToolMessage,
     convert_to_messages,
     convert_to_openai_data_block,
@@ -188,7 +189,7 @@ class OpenAIForm:
         content = self._content(message, sent)
         if isinstance(content, list):
             content += _call_blocks(message, sent.tool_calls)
-        valid, invalid = _parsed(message, sent.tool_calls)
+        valid, invalid = parsed_calls(sent.tool_calls, message.tool_calls)
         extras = {key: value for key, value in message.additional_kwargs.items() if key not in _COPIES_OF_CALLS}
         update = {"content": content, "tool_calls": valid, "invalid_tool_calls": invalid, "additional_kwargs": extras}
         if isinstance(message, AIMessageChunk):
@@ -209,9 +210,9 @@ def _from_dict(form: dict[str, Any]) -> BaseMessage:
     return convert_to_messages([{**form, "content": form.get("content") or ""}])[0]
 
 
-def _parsed(message: AIMessage, calls: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
-    """Calls of OpenAI's form as `tool_calls` and `invalid_tool_calls`; a call that was not changed is the same."""
-    same = {(call["id"], _call("", "", call["args"])["function"]["arguments"]): call for call in message.tool_calls}
+def parsed_calls(calls: Sequence[Mapping[str, Any]], known: Sequence[ToolCall] = ()) -> tuple[list[Any], list[Any]]:
+    """Calls of OpenAI's form as `tool_calls` and `invalid_tool_calls`; one that is in `known` is the same object."""
+    same = {(call["id"], _call("", "", call["args"])["function"]["arguments"]): call for call in known}
     valid: list[Any] = []
     invalid: list[Any] = []
     for call in calls:

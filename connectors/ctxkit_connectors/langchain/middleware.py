@@ -27,13 +27,13 @@ from langchain_core.messages import AIMessage
 
 from ctxkit.context import Budget, Compressor, Plan
 from ctxkit.context.expand import EXPAND, EXPAND_NAME
-from ctxkit.errors import BudgetError
 from ctxkit.protocols import Tool
 from ctxkit.tokens import EstimatingCounter
 from ctxkit_connectors.langchain.counter import LangChainCounter, TokenCounter, is_counter
 from ctxkit_connectors.langchain.expanding import expand_tool
 from ctxkit_connectors.langchain.fitting import openai_tools, planned
 from ctxkit_connectors.langchain.messages import OpenAIForm
+from ctxkit_connectors.shared import window_of
 
 _NO_SYSTEM = AIMessage("")
 """Stands at place 0 where there is no system prompt, and is never sent: places are the same in every request."""
@@ -70,7 +70,7 @@ class ContextBudgetMiddleware(AgentMiddleware[AgentState[Any], ContextT, Respons
         on_plan: Callable[[Plan], None] | None = None,
     ) -> None:
         super().__init__()
-        self.budget = _budget(budget, window_tokens, reserve_tokens)
+        self.budget = window_of(budget, window_tokens, reserve_tokens)
         given = EstimatingCounter() if counter is None else counter
         self.counter = given if is_counter(given) else LangChainCounter(given)
         self.compressors = compressors
@@ -109,17 +109,6 @@ class ContextBudgetMiddleware(AgentMiddleware[AgentState[Any], ContextT, Respons
         sent: list[Any] = [form.back(message) for message in plan.messages if message.owner != "m0"]
         offered = [dict(tool) for tool in plan.tools if tool is EXPAND]
         return request.override(messages=sent, tools=[*own, *offered])
-
-
-def _budget(budget: Budget | None, window_tokens: int | None, reserve_tokens: int) -> Budget:
-    if budget is None and window_tokens is not None:
-        return Budget(window_tokens, reserve_tokens)
-    if budget is not None and window_tokens is None and not reserve_tokens:
-        return budget
-    raise BudgetError(
-        "pass either `budget` or `window_tokens` (and `reserve_tokens`), "
-        f"got budget={budget!r}, window_tokens={window_tokens!r}, reserve_tokens={reserve_tokens!r}"
-    )
 
 
 def _tool_name(tool: Any) -> str:
