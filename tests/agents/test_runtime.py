@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctxkit.context import Limits, Run
+from ctxkit.context import Limits, Run, passage, question
 from ctxkit.errors import BudgetOverdrawn, ModelError
 from ctxkit.protocols import Reply, Sampling
 from ctxkit.testing import ScriptedModel
@@ -180,6 +180,27 @@ def test_finished_steps_are_not_paid_again(tmp_path: Path) -> None:
     assert outcome.value == ["one", "two"]
     assert [len(again.prompts), outcome.paid.calls, outcome.spent.calls] == [1, 1, 2]
     assert [one.replayed for one in outcome.trace.messages] == [True, False]
+
+
+def test_a_resumed_run_makes_the_same_prompts_though_nothing_else_is_in_flight_now(tmp_path: Path) -> None:
+    """What a run can pay for is less while others ask from the same account."""
+
+    def task(model: ScriptedModel) -> Task[int]:
+        async def work(job: Job) -> int:
+            offered = [passage(f"{k} " + "word " * 30, relevance=0.5) for k in range(6)]
+            plan = job.plan(model, [question("Which?"), *offered], Sampling(max_tokens=20))
+            await job.ask(model, plan, Sampling(max_tokens=20))
+            await job.ask(model, "last", Sampling(max_tokens=20), step="last")
+            return plan.prompt_tokens
+
+        return Task("one", work)
+
+    run = Run(Limits(tokens=500))
+    with run.reserve(tokens_in=300, tokens_out=0), pytest.raises(ModelError):
+        task(ScriptedModel(["a", ModelError("died")])).run(paid_by=run, checkpoint=tmp_path / "run.db")
+    outcome = task(ScriptedModel(["done"])).run(paid_by=Limits(tokens=500), checkpoint=tmp_path / "run.db")
+    assert outcome.paid.calls == 1 and outcome.value <= 180
+    assert task(ScriptedModel(["a", "b"])).run(paid_by=Limits(tokens=500)).value > 180
 
 
 def test_a_checkpoint_of_other_questions_is_refused(tmp_path: Path) -> None:

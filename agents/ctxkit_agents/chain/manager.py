@@ -57,7 +57,7 @@ class Manager:
         listed = blocks(quotes, source)
         parts = manager_parts(question, unit, passages(listed, source, question), decide=decide)
         budget = Budget(room.window_tokens, room.answer_tokens, caps={"passage": room.evidence_tokens}, run=job.run)
-        plan = fit(parts, budget=budget.affordable(), counter=model.counter, compressors=(self.compressor,))
+        plan = fit(parts, budget=job.affordable(budget), counter=model.counter, compressors=(self.compressor,))
         kept = {decision.part.id for decision in plan.kept}
         shown = [block for number, block in enumerate(listed, 1) if f"evidence-{number}" in kept]
         if len(shown) < len(listed):

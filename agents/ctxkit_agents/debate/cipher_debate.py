@@ -90,7 +90,7 @@ class CipherDebate(Debate):
         parts = debate_parts(question, texts, agent.number, self.instruction)
         beliefs = {part_id(one.agent): one.belief for one in said.values() if one.belief is not None}
         whole = splice(_local(agent.model), parts, beliefs)
-        budget = Budget(agent.model.window_tokens, self.max_tokens, run=job.run).affordable()
+        budget = job.affordable(Budget(agent.model.window_tokens, self.max_tokens, run=job.run))
         prompt = whole.fitted(budget, part_id(agent.number))
         if prompt.tokens < whole.tokens:
             lengths = zip(prompt.owners, map(len, prompt.beliefs), map(len, whole.beliefs), strict=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BUDGET = "budget"
 _PROMPT_CHARS = 200  # of the last message, in events
 _GRACE_SECONDS = 1.0  # for a stream to end after it was told to
 
@@ -76,8 +77,25 @@ class Job:
         window_tokens: a smaller window than the model's. Raises BudgetInfeasible, BudgetOverdrawn, PartError.
         """
         window = min(model.window_tokens, window_tokens or model.window_tokens)
-        budget = Budget(window, min(sampling.max_tokens, window - 1), run=self.run).affordable()
+        budget = self.affordable(Budget(window, min(sampling.max_tokens, window - 1), run=self.run))
         return fit(parts, budget=budget, counter=model.counter, tools=tools, compressors=compressors)
+
+    def affordable(self, budget: Budget) -> Budget:
+        """`budget.affordable()`, and the same again where the run is resumed.
+
+        What a run can pay for depends on what others have in flight at the moment. The checkpoint keeps what it was, so
+        that a resumed run makes the same prompts. Raises BudgetOverdrawn.
+        """
+        self._steps[_BUDGET] += 1
+        key = f"{self.path}:{_BUDGET}#{self._steps[_BUDGET]}"
+        known = None if self.checkpoint is None else self.checkpoint.begin(key, _BUDGET)
+        if known is not None and known.done:
+            window, reserve = known.result
+            return replace(budget, window_tokens=window, reserve_tokens=reserve)
+        found = budget.affordable()
+        if self.checkpoint is not None:
+            self.checkpoint.finish(key, [found.window_tokens, found.reserve_tokens])
+        return found
 
     async def ask(
         self,
