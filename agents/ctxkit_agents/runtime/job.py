@@ -83,6 +83,8 @@ class Job:
     def affordable(self, budget: Budget) -> Budget:
         """`budget.affordable()`, and the same again where the run is resumed.
 
+        A run that refuses what it cannot pay for keeps the whole answer free, and the prompt is the shorter for it.
+
         What a run can pay for depends on what others have in flight at the moment. The checkpoint keeps what it was, so
         that a resumed run makes the same prompts. Raises BudgetOverdrawn.
         """
@@ -92,10 +94,17 @@ class Job:
         if known is not None and known.done:
             window, reserve = known.result
             return replace(budget, window_tokens=window, reserve_tokens=reserve)
-        found = budget.affordable()
+        found = self._with_its_answer(budget, budget.affordable())
         if self.checkpoint is not None:
             self.checkpoint.finish(key, [found.window_tokens, found.reserve_tokens])
         return found
+
+    def _with_its_answer(self, asked: Budget, found: Budget) -> Budget:
+        most = self.run.left.tokens_out
+        reserve = min(asked.reserve_tokens, found.window_tokens - 1, asked.reserve_tokens if most is None else most)
+        if self.run.overdraft != "raise" or asked.floors or reserve <= found.reserve_tokens:
+            return found
+        return replace(found, reserve_tokens=reserve)
 
     async def ask(
         self,
