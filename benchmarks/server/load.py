@@ -23,13 +23,14 @@ import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from processes import Process, serve, upstream
 
 _TOKEN = re.compile(rb'"content":\s?"([^":]+):(\d+) "|"content":\s?"((?:[^":]+:\d+ )+)"')
-_NAMES = iter(range(1 << 40))
+_NAMES = cycle(range(2000))  # again and again: the counters remember the words that they have seen, up to a bound
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,10 @@ MAX_RETRY_AFTER_SECONDS = 60.0
 
 
 class Connection:
-    """Opens requests. A client lives as long as its request, so one Connection serves any thread and event loop."""
+    """Opens requests. A client lives as long as its request, so one Connection serves any thread and event loop.
+
+    async_transport: sends the requests of the async face, without a client.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class Connection:
         self.max_retries = max_retries
         self._api_key = api_key
         self._transport = transport
-        self._async_transport = async_transport or transport
+        self._async_transport = async_transport
 
     def __repr__(self) -> str:
         return f"Connection({self.base_url!r})"
@@ -77,11 +80,25 @@ class Connection:
     @asynccontextmanager
     async def aopen(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         """As `open`."""
-        client = httpx.AsyncClient(transport=self._async_transport, **self._options)
-        async with client, client.stream(method, self.base_url + path, json=body) as response:
+        async with self._answered(method, self.base_url + path, body) as response:
             if not response.is_success:
                 await response.aread()
                 raise _error(response)
+            yield response
+
+    @asynccontextmanager
+    async def _answered(self, method: str, url: str, body: Any) -> AsyncIterator[httpx.Response]:
+        """By a client of its own, or by the transport itself: that spares a server a client for every request."""
+        if self._async_transport is None:
+            client = httpx.AsyncClient(transport=self._transport, **self._options)
+            async with client, client.stream(method, url, json=body) as response:
+                yield response
+            return
+        extensions = {"timeout": self._options["timeout"].as_dict()}
+        request = httpx.Request(method, url, json=body, headers=self._options["headers"], extensions=extensions)
+        response = await self._async_transport.handle_async_request(request)
+        response.request = request
+        async with aclosing(response):
             yield response
 
     @contextmanager

@@ -38,7 +38,7 @@ class RemoteModel:
         sent; for a stream at its end, and only where the server says how many it read.
     join_pieces: what has come together is one piece of a stream, instead of one for each event of the server.
     transport: an httpx transport, for tests. It must serve the faces (sync, async) that are used.
-    async_transport: of the async face alone: KeptTransport where many streams are read at once.
+    async_transport: of the async face alone, KeptTransport where many streams are read at once. It is never closed.
     """
 
     capabilities: frozenset[str] = frozenset()

@@ -32,7 +32,7 @@ Limits = Mapping[str, float | None]
 
 
 class KeptTransport(httpx.AsyncBaseTransport):
-    """For the async face only, without proxies and HTTP/2. `aclose` keeps the connections for the next client.
+    """For the async face only, without proxies and HTTP/2. `aclose` keeps the connections for the next one.
 
     tls: for https.
     """

@@ -21,7 +21,7 @@ from ctxkit.server import Service
 from ctxkit.server.sessions.database import SqliteDatabase, open_database
 from ctxkit.server.sessions.store import SessionStore
 from ctxkit.testing import ScriptedModel
-from tests.faulty import Act, begins, dies, faulty, garbage, hangs, refuses, says
+from tests.faulty import Act, Exchange, begins, dies, faulty, garbage, hangs, refuses, says
 from tests.server.postgres import Postgres
 from tests.server.running import RunningServer
 
@@ -142,6 +142,32 @@ def test_with_all_of_them_down_health_is_503(behind: Behind) -> None:
     assert (health.status_code, health.json()["error"]["code"]) == (503, "not_ready")
     refused = ask(web, True)
     assert refused.status_code == 502 and "none of the 2 servers" in refused.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_before_the_first_piece_leaves_nothing_behind(serve: Start, stream: bool) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(exchange: Exchange) -> None:
+        begins()(exchange)
+        asked.set()
+        while exchange.handler.connection.recv(1):  # until the connection is closed
+            pass
+        over.set()
+
+    with faulty(silent) as upstream:
+        models = Replicas([RemoteModel(upstream.url, "m", window_tokens=1000, async_transport=KeptTransport())])
+        service = Service({"m": models})
+        port = int(serve(service).root.rpartition(":")[2])
+        body = json.dumps({"messages": [{"role": "user", "content": "x"}], "stream": stream}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
+            assert asked.wait(30)
+        assert over.wait(30), "the upstream is left alone"
+        while service.gate.running or models.states[0].running:
+            threading.Event().wait(0.005)
+        assert models.states[0].state == "up" and not models.states[0].failures
 
 
 def metrics(web: httpx.Client) -> str:
