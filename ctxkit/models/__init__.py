@@ -14,6 +14,7 @@ from ctxkit.models.prepare import ModelInfo, available, prepare, resolve
 if TYPE_CHECKING:
     from ctxkit.models.local import LocalModel
     from ctxkit.models.remote import RemoteModel
+    from ctxkit.models.replicas import Replicas
 
 __all__ = [
     "CATALOG",
@@ -22,12 +23,17 @@ __all__ = [
     "LocalModel",
     "ModelInfo",
     "RemoteModel",
+    "Replicas",
     "available",
     "prepare",
     "resolve",
 ]
 
-_LAZY = {"LocalModel": "ctxkit.models.local", "RemoteModel": "ctxkit.models.remote"}
+_LAZY = {
+    "LocalModel": "ctxkit.models.local",
+    "RemoteModel": "ctxkit.models.remote",
+    "Replicas": "ctxkit.models.replicas",
+}
 
 
 def __getattr__(name: str) -> Any:
