@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import PurePath
@@ -37,8 +37,7 @@ def plan_chat(
 ) -> Plan:
     """The prompt for a conversation, with passages before the last message of the user where there is an index.
 
-    Raises BudgetInfeasible where what must be in does not fit, or, under `overflow="refuse"`, where anything does not;
-    PartError for what is no conversation.
+    Raises BudgetInfeasible where what must be in does not fit, PartError for what is no conversation.
     """
     budget = budget_of(model, options, answer_tokens)
     made = conversation(messages)
@@ -47,10 +46,7 @@ def plan_chat(
     found = _passages(index, messages, passages) if index is not None else []
     parts = _with_passages(made.parts, found)
     plan = fit(parts, budget=budget, counter=model.counter, tools=tools, compressors=standard())
-    plan = replace(plan, repairs=tuple(map(str, made.repairs)))
-    if options.overflow == "refuse":
-        _refuse_if_cut(plan)
-    return plan
+    return replace(plan, repairs=tuple(map(str, made.repairs)))
 
 
 def budget_of(model: Model, options: ContextOptions, answer_tokens: int) -> Budget:
@@ -119,7 +115,8 @@ def is_cut(plan: Plan) -> bool:
     return any(one.level != "full" and one.part.kind != "passage" for one in plan.decisions)
 
 
-def _refuse_if_cut(plan: Plan) -> None:
+def refuse_if_cut(plan: Plan) -> None:
+    """Raises BudgetInfeasible, with what the whole conversation needs, where something of it is left out."""
     if not is_cut(plan):
         return
     whole = plan.replan(window_tokens=1 << 40)
@@ -162,6 +159,12 @@ def _source(one: Decision) -> dict[str, Any]:
     """A passage in the prompt; `number` is its citation number there."""
     named = {"number": one.number, "id": one.part.id, "source": one.part.source, "title": one.part.title}
     return {**named, "level": one.level, "tokens": one.tokens}
+
+
+def tokens_left_out(told: Mapping[str, Any]) -> int:
+    """Of the conversation of a report: tokens that did not go to the model."""
+    sent = sum(tokens for kind, tokens in told["by_kind"].items() if kind != "passage")
+    return max(int(told["original_tokens"]) - sent, 0)
 
 
 def _by_kind(plan: Plan) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -57,7 +58,7 @@ class Service:
         self.metrics = Metrics()
         self.metrics.registry.register(UpstreamCollector(self))
         self.gate = Gate(self.options.max_running, self.options.max_waiting, self.options.max_waiting_per_key)
-        self.ready = True
+        self.started = int(time.time())
 
     def model(self, name: str | None) -> tuple[str, Model]:
         """The model that a client named, and its name; the first without one. Raises Problem 404."""
@@ -95,7 +96,7 @@ class Service:
         return {
             "id": name,
             "object": "model",
-            "created": 0,
+            "created": self.started,
             "owned_by": "ctxkit",
             "max_model_len": model.window_tokens,
             "x_ctxkit": {"counter": model.counter.name, "exact": model.counter.exact},

@@ -12,11 +12,21 @@ from ctxkit.server.answering import Item, answers
 from ctxkit.server.chaining import chained
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.noted import noted
-from ctxkit.server.planning import budget_of, is_cut, planned, report, tools_of
+from ctxkit.server.planning import (
+    budget_of,
+    is_cut,
+    planned,
+    refuse_if_cut,
+    report,
+    tokens_left_out,
+    tools_of,
+)
 from ctxkit.server.problems import Problem, unsupported
 from ctxkit.server.service import Service
 from ctxkit.server.sessions.conversations import Turn
 from ctxkit.session import CacheReport
+
+_ANEW = CacheReport(reason="passages are chosen anew for each question")
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,15 @@ def plan_request(
 ) -> Planned:
     """The request's prompt. dry: it is only looked at.
 
-    Raises BudgetInfeasible, PartError, StoreError, SessionNotFound, Problem.
+    Raises BudgetInfeasible (under `overflow="refuse"` wherever something would be left out), PartError, StoreError,
+    SessionNotFound, Problem.
     """
-    made = _planned_turn(service, owner, model, body, sampling, ignored, dry=dry)
+    made = _planned(service, owner, model, body, sampling, ignored, dry)
+    if body.ctxkit.overflow == "refuse":
+        refuse_if_cut(made.plan)
     if not dry:
         noted().fitted(made.report)
-        left_out = made.report["original_tokens"] - sum(made.report["by_kind"].values()) + _passage_tokens(made.report)
-        service.metrics.reduced.inc(max(left_out, 0))
+        service.metrics.reduced.inc(tokens_left_out(made.report))
     if body.ctxkit.overflow != "chain" or not is_cut(made.plan):
         return made
     if (body.n or 1) > 1 or body.tools or body.response_format:
@@ -67,10 +79,6 @@ def plan_request(
     return replace(made, chained=(*before, *body.messages), report={**made.report, "chained": True})
 
 
-def _passage_tokens(told: Mapping[str, Any]) -> int:
-    return int(told["by_kind"].get("passage", 0))
-
-
 def _said_before(service: Service, owner: str, body: ChatRequest) -> list[dict[str, Any]]:
     """By the session of the request, where it has one."""
     if service.conversations is None or body.ctxkit.session is None:
@@ -78,42 +86,45 @@ def _said_before(service: Service, owner: str, body: ChatRequest) -> list[dict[s
     return service.conversations.history(owner, body.ctxkit.session)
 
 
-def _planned_turn(
+def _planned(
     service: Service,
     owner: str,
     model: Model,
     body: ChatRequest,
     sampling: Sampling,
-    ignored: Sequence[str] = (),
-    *,
-    dry: bool = False,
+    ignored: Sequence[str],
+    dry: bool,
 ) -> Planned:
-    if body.ctxkit.session is None:
+    session = body.ctxkit.session
+    if session is None:
         plan = planned(service, owner, model, body, sampling)
         return Planned(plan, report(plan, ignored))
+    turn = _turn(service, owner, session, model, body, sampling, dry)
+    told = {"session": session, "reused_tokens": turn.cache.reused_tokens, "why": turn.cache.reason}
+    return Planned(turn.plan, {**report(turn.plan, ignored), **told}, turn)
+
+
+def _turn(
+    service: Service, owner: str, session: str, model: Model, body: ChatRequest, sampling: Sampling, dry: bool
+) -> Turn:
+    """The next turn of a session: its own plan, or, where passages go in, one that is made anew."""
     if service.conversations is None:
         raise Problem(501, "this server keeps no sessions; start it with --store", code="no_sessions")
     if (body.n or 1) > 1:
         raise unsupported("n", "a session goes on with one answer: send `n` 1")
     if body.ctxkit.index and (service.index is not None or isinstance(body.ctxkit.index, str)):
-        before = service.conversations.history(owner, body.ctxkit.session)
+        before = service.conversations.history(owner, session)
         plan = planned(service, owner, model, body, sampling, before)
-        told = {"session": body.ctxkit.session, "reused_tokens": 0, "why": "passages are chosen anew for each question"}
-        return Planned(
-            plan, {**report(plan, ignored), **told}, Turn(None, len(before), tuple(body.messages), plan, None)
-        )
-    turn = service.conversations.plan(
+        return Turn(None, len(before), tuple(body.messages), plan, _ANEW)
+    return service.conversations.plan(
         owner,
-        body.ctxkit.session,
+        session,
         body.messages,
         budget=budget_of(model, body.ctxkit, sampling.max_tokens),
         counter=model.counter,
         tools=tools_of(body),
         dry=dry,
     )
-    cache = turn.cache or CacheReport()
-    told = {"session": body.ctxkit.session, "reused_tokens": cache.reused_tokens, "why": cache.reason}
-    return Planned(turn.plan, {**report(turn.plan, ignored), **told}, turn)
 
 
 async def remember_turn(service: Service, owner: str, body: ChatRequest, made: Planned, reply: Reply) -> None:

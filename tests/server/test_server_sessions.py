@@ -188,6 +188,16 @@ def test_a_long_session_is_fitted_and_what_was_left_out_can_be_had_back(serve: S
         assert web.post("/v1/context/expand", json={"session": session, "ref": "m999"}).status_code == 400
 
 
+def test_a_session_that_does_not_fit_is_refused_where_that_is_asked_for(serve: Start, kept: Service) -> None:
+    with client(serve(kept), 0) as web:
+        history = [{"role": role, "content": "word " * 60} for role in ("user", "assistant")] * 4
+        session = web.post("/v1/sessions", json={"messages": history}).json()["id"]
+        body = {"messages": said("?"), "max_tokens": 20, "ctxkit": {"session": session, "overflow": "refuse"}}
+        error = web.post("/v1/chat/completions", json=body).json()["error"]
+        assert error["code"] == "context_length_exceeded" and error["minimum_feasible"] > 300
+        assert len(web.get(f"/v1/sessions/{session}").json()["messages"]) == 8
+
+
 def test_a_stranger_learns_nothing_from_any_endpoint(serve: Start, kept: Service) -> None:
     server = serve(kept)
     with client(server, 0) as mine, client(server, 1) as stranger:

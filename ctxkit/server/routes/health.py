@@ -18,11 +18,10 @@ router = APIRouter()
 
 @router.get("/health")
 async def health(service: TheService) -> JSONResponse:
-    """200 once the models are loaded, until the server shuts down; 503 else. Where models are several servers it says
-    how they are: "degraded" while one of them is not up, 503 where a model has none left."""
-    if not service.ready or service.gate.closed:
-        state = "shutting down" if service.gate.closed else "loading"
-        raise Problem(503, f"the server is {state}", type="server_error", code="not_ready")
+    """200 until the server shuts down, 503 then; nobody answers before the models are loaded. Where models are several
+    servers it says how they are: "degraded" while one of them is not up, 503 where a model has none left."""
+    if service.gate.closed:
+        raise Problem(503, "the server is shutting down", type="server_error", code="not_ready")
     states = replica_states(service)
     if any(not has_any(of_model) for of_model in states.values()):
         raise Problem(503, "no server of a model is up", type="server_error", code="not_ready")

@@ -28,7 +28,7 @@ class Turn:
     length: int
     said: tuple[ChatMessage, ...]
     plan: Plan
-    cache: CacheReport | None
+    cache: CacheReport
 
 
 class Conversations:
