@@ -11,7 +11,7 @@ from ctxkit.context import Plan
 from ctxkit.models.requests import Promptable, Request
 from ctxkit.protocols import TOOLS, Counter, PromptMessage, Rendering, Reply, Segment
 from ctxkit.protocols import Tool as ToolSchema
-from ctxkit_agents.runtime.reading import json_values
+from ctxkit_agents.runtime.reading import json_objects
 from ctxkit_agents.tool_use import Call, calls_of
 
 ProtocolName = Literal["tools", "json"]
@@ -71,7 +71,7 @@ class JsonAnswers:
 
     def read(self, reply: Reply, step: int) -> Said:
         calls: list[Call] = []
-        for value in _objects(reply.text):
+        for value in json_objects(reply.text):
             if isinstance(value.get("tool"), str):
                 arguments = json.dumps(value.get("arguments", {}), ensure_ascii=False)
                 calls.append(Call(f"call-{step}-{len(calls)}", value["tool"], arguments))
@@ -172,10 +172,3 @@ def _value(call: Mapping[str, Any]) -> Any:
 
 def _joined(before: PromptMessage, after: PromptMessage) -> PromptMessage:
     return replace(before, segments=(*before.segments, Segment("\n\n"), *after.segments), original=None)
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    for value in json_values(text):
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                yield one

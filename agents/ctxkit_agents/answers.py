@@ -40,7 +40,7 @@ def last_line(text: str) -> str | None:
     for line in reversed(text.splitlines()):
         for said in (_SAID.split(line)[-1], line):
             if any(map(str.isalnum, said)):
-                return _folded(said)
+                return folded(said)
     return None
 
 
@@ -94,12 +94,13 @@ def _canonical(number: str) -> str:
     return f"{sign}{whole}.{part}" if part else f"{sign}{whole}"
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """In small letters and single spaces, without the marks around it."""
     return " ".join(text.casefold().split()).strip(_MARKS)
 
 
 def _option(option: str) -> str:
-    return option.strip() if len(option.strip()) == 1 else _folded(option)
+    return option.strip() if len(option.strip()) == 1 else folded(option)
 
 
 def _pattern(option: str) -> str:
@@ -115,4 +116,4 @@ def _of_json(value: Any) -> str | None:
     if value is None:
         return None
     text = str(value).strip()
-    return _canonical(text) if _NUMBER.fullmatch(text) else _folded(text) or None
+    return _canonical(text) if _NUMBER.fullmatch(text) else folded(text) or None

@@ -10,15 +10,10 @@ from typing import Any
 
 from ctxkit.protocols import Reply
 from ctxkit_agents.errors import ToolError
-from ctxkit_agents.runtime.events import Tool as ToolEvent
 from ctxkit_agents.runtime.job import Job
+from ctxkit_agents.runtime.tool_use import Used, tell_use, used_once
 from ctxkit_agents.runtime.tools import FunctionTool
 from ctxkit_agents.task_tool import TaskTool
-
-UNKNOWN_EFFECT = (
-    "The process stopped while this call was running, and it must not be made twice by itself. Whether it took effect "
-    "is not known: find out before you make it again."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +90,8 @@ async def use(job: Job, tools: Mapping[str, FunctionTool], call: Call, step: int
 
 def say(job: Job, used: ToolUse, name: str, took: float) -> None:
     """Puts the use into the events of the run. name: of its step."""
-    recorder, call = job.recorder, used.call
-    event = ToolEvent(
-        job.path,
-        name,
-        call.name,
-        _arguments(call),
-        used.result,
-        used.failed,
-        took,
-        used.replayed,
-        seconds=recorder.seconds,
-    )
-    recorder.add(event)
+    told = Used(used.result, used.failed, used.replayed)
+    tell_use(job, name, used.call.name, _arguments(used.call), told, took)
 
 
 def _known(tools: Mapping[str, FunctionTool], call: Call) -> FunctionTool:
@@ -120,20 +104,10 @@ def _known(tools: Mapping[str, FunctionTool], call: Call) -> FunctionTool:
 async def _made(job: Job, tool: FunctionTool, call: Call, step: str) -> tuple[str, bool, bool]:
     """(text, failed, replayed). Raises ToolError for arguments that the tool does not take: nothing was begun then."""
     tool.checked(call.arguments)
-    asked = [call.name, call.arguments]
     if isinstance(tool, TaskTool):
-        return await tool.use(job, call.arguments, step, asked)
-
-    async def make() -> Any:
-        try:
-            return {"text": await tool.call(call.arguments), "failed": False}
-        except ToolError as error:
-            return {"text": f"Error: {error}", "failed": True}
-
-    done = await job.once(step, asked, make, repeatable=tool.repeatable)
-    if done.value is None:
-        return f"Error: {UNKNOWN_EFFECT}", True, True
-    return done.value["text"], done.value["failed"], done.replayed
+        return await tool.use(job, call.arguments, step, [call.name, call.arguments])
+    used = await used_once(job, tool, call.arguments, step)
+    return f"Error: {used.text}" if used.failed else used.text, used.failed, used.replayed
 
 
 def _arguments(call: Call) -> Mapping[str, Any]:

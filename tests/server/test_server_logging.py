@@ -208,7 +208,7 @@ def test_what_watches_the_server_is_not_logged_until_it_fails(serve: Start, logg
     for path in ("health", "metrics"):
         httpx.get(f"{server.root}/{path}")
     assert not logged.lines
-    made.ready = False
+    made.gate.closed = True
     httpx.get(f"{server.root}/health")
     server.close()
     (line,) = logged.requests()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ctxkit.context import Part, Plan, question, turn
@@ -10,7 +10,7 @@ from ctxkit.context.part import SupportsPart
 from ctxkit.protocols import Model, Reply, Sampling
 from ctxkit_agents.errors import AnswerMalformed
 from ctxkit_agents.runtime.job import Job
-from ctxkit_agents.runtime.reading import json_values
+from ctxkit_agents.runtime.reading import json_objects
 
 T = TypeVar("T")
 Asked = str | Iterable[Part | SupportsPart]
@@ -33,18 +33,11 @@ def as_parts(asked: Asked) -> list[Part]:
 
 def object_with(text: str, *names: str) -> Mapping[str, Any]:
     """The last JSON object in the text that has these fields; also out of an array. Raises Malformed."""
-    found = [one for one in _objects(text) if all(name in one for name in names)]
+    found = [one for one in json_objects(text) if all(name in one for name in names)]
     if not found:
         fields = " and ".join(f'"{name}"' for name in names)
         raise Malformed(f"there is no JSON object with {fields} in it")
     return found[-1]
-
-
-def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    for value in json_values(text):
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                yield one
 
 
 def whole(reply: Reply, *, or_cut: bool = False) -> str:

@@ -21,6 +21,14 @@ def json_values(text: str) -> Iterator[Any]:
         yield value
 
 
+def json_objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, also out of an array, in order."""
+    for value in json_values(text):
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                yield one
+
+
 def first_json(text: str) -> Any | None:
     """The first JSON object or array in a text; None where there is none."""
     return next(json_values(text), None)
