@@ -213,11 +213,13 @@ def many(given: argparse.Namespace, front: Process) -> None:
         await asyncio.gather(*(one() for _ in range(min(given.streams, 20))))
         return measured
 
-    errors = 0
+    errors, before = 0, front.cpu_seconds
     for _ in range(10):
         errors += len(asyncio.run(main(given.requests // 10)).errors)
         memory.append(front.rss_mib)
-    print(f"{given.requests} requests, {errors} errors, MiB {' '.join(f'{one:.1f}' for one in memory)}")
+    each = (front.cpu_seconds - before) / given.requests * 1000
+    shown = " ".join(f"{one:.1f}" for one in memory)
+    print(f"{given.requests} requests, {errors} errors, {each:.2f} ms of CPU a request, MiB {shown}")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -253,7 +253,10 @@ class _Chat:
 
     @staticmethod
     async def _atexts(response: httpx.Response, reader: StreamReader) -> AsyncIterator[str]:
-        async for chunk in response.aiter_bytes():
+        # httpx's own iterators cost as much as the reading; they are for what is packed, which streams are not.
+        packed = "content-encoding" in response.headers
+        chunks = response.aiter_bytes() if packed else cast(httpx.AsyncByteStream, response.stream)
+        async for chunk in chunks:
             for piece in reader.feed(chunk):
                 yield piece
         for piece in reader.end():

@@ -7,21 +7,19 @@ most of the work. Here all that has come is taken at once. Heads are left to h11
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from functools import partial
 from weakref import WeakKeyDictionary
 
 import h11
 import httpx
 
+from ctxkit.models.channel import Channel
+
 _IDLE_SECONDS = 2.0  # below what servers wait (uvicorn: 5): the server must not close while the next request is sent
-_READ_BYTES = 1 << 16
 _MOST_HEAD_BYTES = 1 << 16
 _LINE_END = 2  # bytes behind the content of a chunk
 _CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,8})\s*(?:;|$)")
@@ -78,25 +76,23 @@ class KeptTransport(httpx.AsyncBaseTransport):
     async def _opened(self, origin: _Origin, limits: Limits) -> _Kept:
         scheme, host, port = origin
         tls = (self._tls or ssl.create_default_context()) if scheme == "https" else None
-        async with _limited(limits.get("connect"), httpx.ConnectTimeout, httpx.ConnectError):
-            return _Kept(*await asyncio.open_connection(host, port, ssl=tls))
+        return _Kept(await Channel.opened(host, port, tls, limits.get("connect")))
 
 
 class _Kept:
     """One connection. answered: the first byte of the answer has come."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self.idle_since = 0.0
         self.answered = False
 
     @property
     def usable(self) -> bool:
-        fresh = time.monotonic() - self.idle_since < _IDLE_SECONDS
-        return fresh and not self.reader.at_eof() and not self.writer.is_closing()
+        return time.monotonic() - self.idle_since < _IDLE_SECONDS and self._channel.idle
 
     def close(self) -> None:
-        self.writer.transport.abort()
+        self._channel.close()
 
     async def asked(self, request: httpx.Request, body: bytes, limits: Limits) -> tuple[h11.Response, bytes]:
         """The head of the answer, and what came of its body with it. Raises httpx's transport errors."""
@@ -104,9 +100,7 @@ class _Kept:
         wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD_BYTES)
         head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
         events = [head, h11.Data(data=body), h11.EndOfMessage()] if body else [head, h11.EndOfMessage()]
-        async with _limited(limits.get("write"), httpx.WriteTimeout, httpx.WriteError):
-            self.writer.write(b"".join(wire.send(event) or b"" for event in events))
-            await self.writer.drain()
+        await self._channel.write(b"".join(wire.send(event) or b"" for event in events), limits.get("write"))
         while True:
             wire.receive_data(await self.read(limits))
             try:
@@ -121,8 +115,7 @@ class _Kept:
 
     async def read(self, limits: Limits) -> bytes:
         """What has come; empty at the end. Raises httpx's transport errors."""
-        async with _limited(limits.get("read"), httpx.ReadTimeout, httpx.ReadError):
-            data = await self.reader.read(_READ_BYTES)
+        data = await self._channel.read(limits.get("read"))
         self.answered = self.answered or bool(data)
         return data
 
@@ -233,24 +226,3 @@ def _decoder(status: int, headers: Mapping[bytes, bytes]) -> Sized | Chunked:
     if headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked"):
         return Chunked()
     return Sized(int(headers[b"content-length"]) if b"content-length" in headers else None)
-
-
-@asynccontextmanager
-async def _limited(
-    seconds: float | None, late: type[httpx.TransportError], broken: type[httpx.TransportError]
-) -> AsyncIterator[None]:
-    """What takes longer, or fails, as httpx says it."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise late("it took too long") from error
-    except OSError as error:
-        raise broken(_reason(error)) from error
-
-
-def _reason(error: OSError) -> str:
-    """What the system says, without the address that asyncio adds."""
-    if isinstance(error, ConnectionError | TimeoutError) and error.errno:
-        return os.strerror(error.errno)
-    return error.strerror if isinstance(error, socket.gaierror | ssl.SSLError) and error.strerror else "no connection"

@@ -15,17 +15,16 @@ Item = tuple[int, str | Reply]
 """Which answer, and a piece of its text or, at its end, the whole reply."""
 
 
-async def answers(model: Model, prompt: Promptable, sampling: Sampling, n: int = 1) -> AsyncGenerator[Item]:
+def answers(model: Model, prompt: Promptable, sampling: Sampling, n: int = 1) -> AsyncGenerator[Item]:
     """The answers' pieces in the order in which they come. Closing it stops computing.
 
     With a seed each answer has one of its own. A local model computes them in shared passes.
     """
+    return _one(model, prompt, sampling, 0) if n == 1 else _several(model, prompt, sampling, n)
+
+
+async def _several(model: Model, prompt: Promptable, sampling: Sampling, n: int) -> AsyncGenerator[Item]:
     each = [replace(sampling, seed=None if sampling.seed is None else sampling.seed + at) for at in range(n)]
-    if n == 1:
-        async with aclosing(_one(model, prompt, sampling, 0)) as items:
-            async for item in items:
-                yield item
-        return
     queue: asyncio.Queue[Item | None] = asyncio.Queue(maxsize=n)
     tasks = [asyncio.ensure_future(_into(queue, model, prompt, one, at)) for at, one in enumerate(each)]
     try:

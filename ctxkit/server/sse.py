@@ -22,6 +22,7 @@ DONE = "[DONE]"
 
 _MOST_AHEAD = 64  # events that wait for a slow client before the model is not read any further
 _PING = format_sse_event(comment="ping")
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 Chunks = AsyncGenerator[Mapping[str, Any]]
 
@@ -160,5 +161,5 @@ def _failure(error: Exception, named: bool) -> bytes:
 
 def event_bytes(data: Mapping[str, Any] | str, event: str | None = None) -> bytes:
     """One event on the wire. event: its name, for protocols that name them."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = data if isinstance(data, str) else _COMPACT.encode(data)
     return format_sse_event(data_str=text, event=event)

@@ -26,6 +26,8 @@ from ctxkit.server.service import Service
 from ctxkit.server.sessions.conversations import Turn
 from ctxkit.session import CacheReport
 
+_SHORT_MESSAGES, _SHORT_CHARACTERS = 8, 2_000
+
 _ANEW = CacheReport(reason="passages are chosen anew for each question")
 
 
@@ -46,6 +48,34 @@ class Planned:
         if self.chained is None:
             return answers(model, self.plan, sampling, n)
         return chained(model, self.chained, sampling, self.plan.budget.window_tokens)
+
+
+async def plan_turn(
+    service: Service,
+    owner: str,
+    model: Model,
+    body: ChatRequest,
+    sampling: Sampling,
+    ignored: Sequence[str] = (),
+    *,
+    dry: bool = False,
+) -> Planned:
+    """As `plan_request`; in a thread of its own where that takes longer than to give it to one."""
+    asked = (service, owner, model, body, sampling, ignored)
+    if _is_short(service, body):
+        return plan_request(*asked, dry=dry)
+    return await service.in_thread(plan_request, *asked, dry=dry)
+
+
+def _is_short(service: Service, body: ChatRequest) -> bool:
+    """Whether planning is a millisecond or two. A thread that takes turns with that of the events makes all streams
+    wait longer than that: each of its turns may be 5 ms."""
+    if body.ctxkit.session is not None or (body.ctxkit.index and (service.index or isinstance(body.ctxkit.index, str))):
+        return False
+    if len(body.messages) > _SHORT_MESSAGES or body.tools or body.ctxkit.overflow == "chain":
+        return False
+    texts = [one.get("content") for one in body.messages]
+    return all(isinstance(text, str) for text in texts) and sum(map(len, texts)) <= _SHORT_CHARACTERS  # type: ignore[arg-type]
 
 
 def plan_request(

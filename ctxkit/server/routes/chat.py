@@ -18,7 +18,7 @@ from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_request, remember_turn
+from ctxkit.server.turns import plan_turn, remember_turn
 
 router = APIRouter()
 
@@ -37,7 +37,7 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
         with span(CHAT, name, known) as told:
             async with service.admitted(owner):
                 with told.current():
-                    made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
+                    made = await plan_turn(service, owner, model, body, sampling, ignored)
                 told.fitted(made.report)
                 found = await replies(made.answers(model, sampling, body.n or 1))
                 await remember_turn(service, owner, body, made, found[0])
@@ -57,7 +57,7 @@ async def _chunks(
     with span(CHAT, name, known) as told:
         async with service.admitted(owner):
             with told.current():
-                made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored)
+                made = await plan_turn(service, owner, model, body, sampling, ignored)
             told.fitted(made.report)
             making = ChatBody(name, made.report)
             opening = [making.first(), *map(making.begins, range(n))]

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from ctxkit.protocols import Model
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.routes.dependencies import Owner, TheService
-from ctxkit.server.turns import plan_request
+from ctxkit.server.turns import plan_turn
 
 router = APIRouter()
 
@@ -37,7 +37,7 @@ async def plan(body: ChatRequest, service: TheService, owner: Owner) -> dict[str
     _, model = service.model(body.model)
     ignored, sampling = body.ignored_fields(), body.sampling(service.answer_tokens(model, body.ctxkit.window_tokens))
     async with service.admitted(owner):
-        made = await service.in_thread(plan_request, service, owner, model, body, sampling, ignored, dry=True)
+        made = await plan_turn(service, owner, model, body, sampling, ignored, dry=True)
     return {"object": "context.plan", **made.plan.to_dict(), "x_ctxkit": made.report}
 
 

@@ -19,7 +19,7 @@ from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_request, remember_turn
+from ctxkit.server.turns import plan_turn, remember_turn
 
 router = APIRouter()
 
@@ -41,7 +41,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
         with span(CHAT, name, request_attributes(sampling, session=chat.ctxkit.session)) as told:
             async with service.admitted(owner):
                 with told.current():
-                    made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
+                    made = await plan_turn(service, owner, model, chat, sampling)
                 told.fitted(made.report)
                 (reply,) = await replies(made.answers(model, sampling, 1))
                 await remember_turn(service, owner, chat, made, reply)
@@ -61,7 +61,7 @@ async def _events(
     with span(CHAT, name, known) as told:
         async with service.admitted(owner):
             with told.current():
-                made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
+                made = await plan_turn(service, owner, model, chat, sampling)
             told.fitted(made.report)
             making = ResponsesBody(name, asked, made.report)
             opening = list(making.begins())
