@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--disconnects", type=int, default=0)
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--profile", type=Path, help="profile the server into this file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, upstream(given.interval_ms) as behind:
@@ -243,6 +244,8 @@ def main() -> None:
             "8192",
             "--store",
             f"{folder}/sessions.db",
+            "--workers",
+            str(given.workers),
         ]
         with serve(*arguments, "--max-running", str(given.streams + 50), profile=given.profile) as front:
             if given.disconnects:

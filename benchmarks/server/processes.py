@@ -73,14 +73,22 @@ class Process:
 
     @property
     def cpu_seconds(self) -> float:
-        """Its processor time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Its processor time so far, and that of its children."""
+        family = (self.process.pid, *self.children())
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in family]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / _TICKS
 
     @property
     def rss_mib(self) -> float:
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        """Of it and its children; pages that they share are counted for each."""
+        family = (self.process.pid, *self.children())
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family)
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def children(self) -> list[int]:
+        """The processes that it has started and that run, the oldest first."""
+        pid = self.process.pid
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def upstream(interval_ms: float) -> Process:

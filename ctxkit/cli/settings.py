@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     serve_answer_tokens: int = Field(default=512, ge=1)
     serve_max_running: int = Field(default=16, ge=1)
     serve_max_waiting: int = Field(default=256, ge=0)
+    serve_workers: int = Field(default=1, ge=1)
     serve_timeout: float = Field(default=600.0, ge=0.1)
     serve_cors_origin: Several = ()
     serve_metrics: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -43,8 +43,8 @@ _SWEEP_SECONDS = 3600
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
-def create_app(service: Service) -> FastAPI:
-    """The ASGI application over a service."""
+def create_app(service: Service, *, at_end: Callable[[], None] | None = None) -> FastAPI:
+    """The ASGI application over a service. at_end: is called when the last answer was given."""
     app = FastAPI(
         title="ctxkit",
         version=__version__,
@@ -55,7 +55,7 @@ def create_app(service: Service) -> FastAPI:
         telemetry={"logs": False},  # FastAPI's OpenTelemetry logs hold the messages of errors, and so content
     )
     setattr(app, "openapi", partial(document, app))  # noqa: B010 - the way that FastAPI names; mypy refuses the plain one
-    app.state.service = service
+    app.state.service, app.state.at_end = service, at_end
     for route in (chat, completions, responses, embeddings, context, sessions, index, models, health, page):
         app.include_router(route.router)
     app.add_exception_handler(RequestValidationError, _malformed)
@@ -79,6 +79,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.gate.closed = True
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
+        if app.state.at_end is not None:
+            app.state.at_end()
 
 
 async def _sweep(service: Service) -> None:

@@ -41,9 +41,21 @@ class GivenDocument:
 
 @dataclass
 class _Open:
+    """path, inode: where it lay when it was opened."""
+
     index: Index
+    path: Path
+    inode: int
     users: int = 0
     writer: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def gone(self) -> bool:
+        """Whether another process has deleted it, and perhaps made a new one of that name."""
+        try:
+            return self.path.stat().st_ino != self.inode
+        except FileNotFoundError:
+            return True
 
 
 class Indexes:
@@ -79,7 +91,7 @@ class Indexes:
     def _held(self, owner: str, name: str, create: bool) -> Iterator[_Open]:
         key = (owner, _checked(name))
         with self._lock:
-            held = self._open.get(key) or self._add(key, create)
+            held = self._current(key) or self._add(key, create)
             held.users += 1
             self._open.move_to_end(key)
         try:
@@ -87,7 +99,19 @@ class Indexes:
         finally:
             with self._lock:
                 held.users -= 1
+                if not held.users and self._open.get(key) is not held:
+                    held.index.close()
                 self._close_some()
+
+    def _current(self, key: tuple[str, str]) -> _Open | None:
+        """As it is open here; one that is gone is let go, by its last user where it has any."""
+        held = self._open.get(key)
+        if held is None or not held.gone:
+            return held
+        del self._open[key]
+        if not held.users:
+            held.index.close()
+        return None
 
     def add(self, owner: str, name: str, documents: Sequence[GivenDocument]) -> int:
         """Adds documents, or replaces those of the same source, in one transaction; the chunks that were written.
@@ -103,7 +127,7 @@ class Indexes:
         """Deletes an index and its files. Raises NoSuchIndex; StoreError while it is used."""
         key = (owner, _checked(name))
         with self._lock:
-            held = self._open.get(key)
+            held = self._current(key)
             if held is not None and held.users:
                 refusal = CtxkitError(f"the index {name!r} is in use; try again")
                 refusal.retryable = True
@@ -132,7 +156,7 @@ class Indexes:
             index = Index.open(path, encoder=self.encoder, create=create)
         except IndexNotFound as error:
             raise NoSuchIndex(f"there is no index {key[1]!r}; add documents to it first") from error
-        return self._open.setdefault(key, _Open(index))
+        return self._open.setdefault(key, _Open(index, path, path.stat().st_ino))
 
     def _close_some(self) -> None:
         for key in [key for key, held in self._open.items() if not held.users][: max(len(self._open) - _MOST_OPEN, 0)]:

@@ -142,7 +142,7 @@ def report(plan: Plan, ignored: Sequence[str] = ()) -> dict[str, Any]:
         "prompt_tokens": plan.prompt_tokens,
         "reserve_tokens": plan.budget.reserve_tokens,
         "by_kind": _by_kind(plan),
-        "original_tokens": plan.template_tokens + plan.tools_tokens + sum(one.full_tokens for one in said),
+        "original_tokens": _original_tokens(plan),
         "exact": plan.exact,
         "kept": sum(one.level == "full" for one in said),
         "reduced": [{"id": one.part.id, "level": one.level, "tokens": one.tokens} for one in reduced],
@@ -159,6 +159,13 @@ def _source(one: Decision) -> dict[str, Any]:
     """A passage in the prompt; `number` is its citation number there."""
     named = {"number": one.number, "id": one.part.id, "source": one.part.source, "title": one.part.title}
     return {**named, "level": one.level, "tokens": one.tokens}
+
+
+def _original_tokens(plan: Plan) -> int:
+    """Of the whole conversation: what is sent of it, and what is saved on that which is not sent as it was said."""
+    passages = sum(one.tokens for one in plan.decisions if one.part.kind == "passage")
+    cut = [one for one in plan.decisions if one.part.kind != "passage" and one.level != "full"]
+    return plan.prompt_tokens - passages + sum(max(one.full_tokens - one.tokens, 0) for one in cut)
 
 
 def tokens_left_out(told: Mapping[str, Any]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ctxkit.protocols import Model, Reply
@@ -56,7 +56,7 @@ class Service:
         self.options = options or ServeOptions()
         self.keys = ApiKeys(self.options.api_keys)
         self.metrics = Metrics()
-        self.metrics.registry.register(UpstreamCollector(self))
+        self.metrics.registry.register(UpstreamCollector(self))  # of this process alone, and not shown by several
         self.gate = Gate(self.options.max_running, self.options.max_waiting, self.options.max_waiting_per_key)
         self.started = int(time.time())
 
@@ -78,8 +78,11 @@ class Service:
     @asynccontextmanager
     async def admitted(self, owner: str) -> AsyncIterator[None]:
         """A turn at the gate, and no longer than a request may take. Raises Problem 429, 503; TimeoutError."""
-        async with asyncio.timeout(self.options.timeout_seconds), self.gate.turn(owner):
-            yield
+        async with asyncio.timeout(self.options.timeout_seconds), AsyncExitStack() as stack:
+            with self.metrics.waiting.track_inprogress():
+                await stack.enter_async_context(self.gate.turn(owner))
+            with self.metrics.running.track_inprogress():
+                yield
 
     def answered(self, reply: Reply) -> None:
         """Counts a reply, in the metrics and for the request's line in the log."""

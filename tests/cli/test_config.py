@@ -150,7 +150,7 @@ def test_the_server_is_started_with_what_holds(
     home: Path, ctxkit: Cli, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr("ctxkit.cli.serve._run", lambda *given: started.append(given))
+    monkeypatch.setattr("ctxkit.cli.serving._run_one", lambda *given: started.append(given))
     (home / "keys").write_text("one\n\ntwo\n")
     (home / "ctxkit.toml").write_text(
         f'[serve]\nmodel = "far"\nupstream = "{server.url}"\nwindow = 4000\nport = 1\ntimeout = 7\nstore = "s.db"\n'
@@ -158,14 +158,14 @@ def test_the_server_is_started_with_what_holds(
     )
     ran = ctxkit("serve", "--port", "2", CTXKIT_SERVE_MAX_RUNNING="3", CTXKIT_SERVE_API_KEYS="three")
     assert ran.code == 0, ran.err
-    ((service, name, chosen, debug),) = started
+    ((service, chosen, debug),) = started
     options = service.options
-    assert (name, chosen.serve_port, chosen.serve_log_format, debug) == ("far", 2, "json", False)
+    assert (next(iter(service.models)), chosen.serve_port, chosen.serve_log_format, debug) == ("far", 2, "json", False)
     assert options.api_keys == ("one", "two", "three") and options.keep_sessions_days == 3
     assert (options.max_running, options.timeout_seconds, service.models["far"].window_tokens) == (3, 7, 4000)
     assert (home / "s.db").is_file()
     assert ctxkit("serve", "--host", "0.0.0.0", CTXKIT_CONFIG="/dev/null", CTXKIT_SERVE_UPSTREAM=server.url).code == 0
-    assert started[1][1] == "first-model"
+    assert list(started[1][0].models) == ["first-model"]
 
 
 def test_variables_of_deploy_and_of_its_page_exist(repository: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import typer
 
+from ctxkit.cli.serving import run
+from ctxkit.cli.settings import settings
 from ctxkit.cli.upstreams import DEFAULT_WINDOW, open_upstreams
 from ctxkit.models.replicas import Replicas
 from ctxkit.models.transport import KeptTransport
@@ -70,6 +72,11 @@ def test_a_server_that_is_not_there_yet_is_no_error(capsys: Any) -> None:
 def test_what_is_no_address_is_a_wrong_usage() -> None:
     with pytest.raises(typer.BadParameter, match="--upstream"):
         open_upstreams(["gpu:8000"], "m", 100)
+
+
+def test_several_processes_need_an_upstream() -> None:
+    with pytest.raises(typer.BadParameter, match="--workers needs --upstream"):
+        run(settings({"serve_workers": 2}), debug=False)
 
 
 def test_a_proxy_of_the_environment_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

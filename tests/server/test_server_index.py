@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from ctxkit.server import ServeOptions, Service
-from ctxkit.server.indexes import Indexes
+from ctxkit.server.indexes import GivenDocument, Indexes, NoSuchIndex
 from ctxkit.server.sessions.database import open_database
 from ctxkit.server.sessions.store import SessionStore
 from ctxkit.testing import ScriptedModel
@@ -38,6 +38,24 @@ def service(tmp_path: Path) -> Service:
 
 def client(server: RunningServer, key: str) -> httpx.Client:
     return httpx.Client(base_url=server.root, headers={"authorization": f"Bearer {key}"}, timeout=30)
+
+
+def test_an_index_that_another_process_deleted_is_gone_and_its_successor_is_found(tmp_path: Path) -> None:
+    def texts(of: Indexes) -> set[str]:
+        with of.opened("owner", "zoo") as index:
+            return {hit.chunk.text for hit in index.search("a", k=5)}
+
+    one, other = Indexes(tmp_path, Letters()), Indexes(tmp_path, Letters())
+    one.add("owner", "zoo", [GivenDocument("a.txt", "An ape.", {})])
+    with other.opened("owner", "zoo") as held:
+        one.delete("owner", "zoo")
+        with pytest.raises(NoSuchIndex):
+            texts(other)
+        one.add("owner", "zoo", [GivenDocument("b.txt", "A bat.", {})])
+        assert texts(other) == {"A bat."}
+        assert held.search("a", k=1)[0].chunk.text == "An ape.", "who had it open may still read it"
+    other.add("owner", "zoo", [GivenDocument("c.txt", "A cat.", {})])
+    assert texts(one) == {"A bat.", "A cat."}
 
 
 def test_documents_are_added_found_replaced_and_deleted(serve: Start, service: Service) -> None:

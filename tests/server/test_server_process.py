@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +69,29 @@ def test_a_server_that_is_asked_to_end_answers_first_and_lets_nobody_in(
         assert server.stop() == 0, server.log
     assert "half " in said[0] and "whole" in said[0] and said[0].endswith("data: [DONE]\n\n")
     assert "3,000 tokens" in server.log and "Traceback" not in server.log
+
+
+def test_several_processes_share_a_port_sessions_and_metrics(
+    processes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    with faulty(begins("fine")) as upstream:
+        given = ["m", "--upstream", upstream.url, "--window", "3000", "--store", str(tmp_path / "sessions.db")]
+        server = processes.serve(*given, "--workers", "2")
+        _, *workers = server.children()
+        session = httpx.post(f"{server.url}/v1/sessions", json={}).json()["id"]
+        found = [httpx.get(f"{server.url}/v1/sessions/{session}").json()["id"] for _ in range(20)]
+        assert found == [session] * 20
+        counted = httpx.get(f"{server.url}/metrics").text
+        assert 'ctxkit_requests_total{route="/v1/sessions/{session}",status="200"} 20.0' in counted
+        os.kill(workers[0], signal.SIGKILL)
+        while workers[0] in server.children() or len(server.children()) < 3:
+            time.sleep(0.05)
+        server.process.send_signal(signal.SIGHUP)
+        while workers[1] in server.children() or len(server.children()) < 3:
+            assert httpx.get(f"{server.url}/v1/sessions/{session}").status_code == 200
+        assert server.stop() == 0, server.log
+        assert "Traceback" not in server.log
 
 
 def refused(url: str) -> bool:

@@ -38,6 +38,4 @@ async def metrics(service: TheService) -> Response:
     """In Prometheus' text format."""
     if not service.options.metrics:
         raise not_found("this server shows no metrics", "not_found")
-    service.metrics.running.set(service.gate.running)
-    service.metrics.waiting.set(service.gate.waiting)
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
