@@ -1,5 +1,6 @@
 # make demo   set up, prepare the small local model, index these docs, answer a question about them
 # make test   set up, prepare the model, run every test
+# make frameworks  the tests of the connectors, and of stock clients against `ctxkit serve`, each with its framework
 # make check  lint and types
 # make audit  known holes in what is installed, where pip-audit is installed; needs the network
 #
@@ -11,10 +12,11 @@ QUESTION ?= What is the window?
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+FRAMEWORKS := .venv-frameworks
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: setup model demo test check audit format clean
+.PHONY: setup model demo test frameworks check audit format clean
 
 setup: $(VENV)/.ready
 
@@ -37,6 +39,18 @@ demo: model
 test: model
 	$(BIN)/python -m pytest
 
+frameworks: $(FRAMEWORKS)/.ready
+	$(FRAMEWORKS)/bin/python -m pytest tests/connectors tests/server/test_server_frameworks_*.py \
+		tests/server/test_server_schema.py
+
+# An environment of its own: the frameworks bring many packages, and the other tests must pass without them. They refuse
+# some versions of constraints.txt, and are wanted as new as they come.
+$(FRAMEWORKS)/.ready: pyproject.toml Makefile
+	test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	$(FRAMEWORKS)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[all,dev,frameworks]'
+	touch $@
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +71,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .ctxkit .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf $(VENV) $(FRAMEWORKS) .ctxkit .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -3,14 +3,16 @@
     PYTHONPATH=.:kernels python benchmarks/server/kill.py --kills 200
 
 A real server on an sqlite store and a folder of indexes, in front of a scripted upstream. Clients append pairs of
-messages, have turns of chat answered, whole and streamed, and index pairs of documents, each client in a session and
-each round in an index of its own. At a random moment the server is killed, and started anew. Then, of every request:
-acknowledged, both messages and both documents are there; else both or none. At the end all rounds are looked at again.
+messages, have turns of chat answered, whole and streamed, go on from stored answers, and index pairs of documents, each
+client in a session and each round in an index of its own. At a random moment the server is killed, and started anew.
+Then, of every request: acknowledged, both messages, both documents, question and answer are there; else both or none.
+At the end all rounds are looked at again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 import threading
@@ -25,11 +27,14 @@ from processes import Process, serve, upstream
 from ctxkit.retrieval import HashingEncoder, Index
 
 CLIENTS = 6
+KINDS = ("append", "chat", "index", "respond")
 
 
 @dataclass
 class Write:
-    """kind: "append", "chat" or "index". name: stands in both of its halves. where: the session, or the index."""
+    """kind: one of KINDS. name: stands in both of its halves. where: the session, the index, or the stored answer; ""
+    of an answer whose first event never came.
+    """
 
     kind: str
     name: str
@@ -46,13 +51,15 @@ class Client(threading.Thread):
         self.name, self.index, self.drawn = name, index, drawn
         self.writes: list[Write] = []
         self.wrong: list[str] = []
+        self.latest: str | None = None  # the stored answer to go on from
 
     def run(self) -> None:
         try:
             self._ok(self.web.post("/v1/sessions", json={"id": self.name}))
             while True:
-                kind = self.drawn.choice(["append", "chat", "index"])
-                one = Write(kind, f"{self.name}n{len(self.writes)}", self.index if kind == "index" else self.name)
+                kind = self.drawn.choice(KINDS)
+                where = {"index": self.index, "respond": ""}.get(kind, self.name)
+                one = Write(kind, f"{self.name}n{len(self.writes)}", where)
                 self.writes.append(one)
                 self._ok(getattr(self, f"_{kind}")(one.name))
                 one.acknowledged = True
@@ -81,6 +88,23 @@ class Client(threading.Thread):
         both = [{"source": f"{name}{half}.txt", "text": f"the word {name} is here"} for half in "ab"]
         return self.web.post(f"/v1/index/{self.index}/documents", json={"documents": both})
 
+    def _respond(self, name: str) -> httpx.Response:
+        """Streamed, so that an answer that is cut is known by its id too."""
+        body = {"input": f"{name} 2", "stream": True, "previous_response_id": self.latest, "ctxkit": {"index": False}}
+        kind = ""
+        with self.web.stream("POST", "/v1/responses", json=body) as answer:
+            for line in filter(lambda one: one.startswith("data: "), answer.iter_lines()):
+                event = json.loads(line.removeprefix("data: "))
+                kind = event["type"]
+                if kind == "response.created":
+                    self.writes[-1].where = event["response"]["id"]
+        if kind == "error" or not answer.is_success:
+            return httpx.Response(500, text=f"the answer ended in {answer.status_code} {kind}")
+        if kind != "response.completed":
+            raise httpx.ReadError("the stream was cut")
+        self.latest = self.writes[-1].where
+        return httpx.Response(200)
+
 
 def faults(web: httpx.Client, writes: list[Write]) -> list[str]:
     """What is not as it must be."""
@@ -89,6 +113,8 @@ def faults(web: httpx.Client, writes: list[Write]) -> list[str]:
     for one in writes:
         if one.kind == "index":
             halves = _indexed(web, one)
+        elif one.kind == "respond":
+            halves = _responded(web, one)
         else:
             if one.where not in said:
                 answer = web.get(f"/v1/sessions/{one.where}")
@@ -110,6 +136,15 @@ def _indexed(web: httpx.Client, one: Write) -> int:
         return 0
     answer.raise_for_status()
     return sum(one.name in hit["chunk"]["text"].split() for hit in answer.json()["data"])
+
+
+def _responded(web: httpx.Client, one: Write) -> int:
+    answer = web.get(f"/v1/responses/{one.where}") if one.where else None
+    if answer is None or answer.status_code == 404:
+        return 0
+    asked = web.get(f"/v1/responses/{one.where}/input_items", params={"limit": 1}).raise_for_status().json()["data"]
+    said = answer.raise_for_status().json()["output"]
+    return sum(one.name in _words({"content": item["content"][0]["text"]}) for item in (*asked, *said))
 
 
 class Trial:
@@ -175,9 +210,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(Path(folder), given.kills, given.seed)
         trial.run()
-    kinds = {
-        kind: [one.acknowledged for one in trial.writes if one.kind == kind] for kind in ("append", "chat", "index")
-    }
+    kinds = {kind: [one.acknowledged for one in trial.writes if one.kind == kind] for kind in KINDS}
     told = ", ".join(f"{kind} {sum(acked)} of {len(acked)} acknowledged" for kind, acked in kinds.items())
     print(f"{given.kills} kills; {told}; {len(trial.faults)} faults")
     for fault in trial.faults[:20]:

@@ -44,10 +44,13 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(
-            help="Where sessions are kept: a file or postgresql://... (env: CTXKIT_STORE; default: in the data folder)"
+            help="Where sessions and answers are kept: a file or postgresql://... "
+            "(env: CTXKIT_STORE; default: in the data folder)"
         ),
     ] = None,
-    keep_days: Annotated[float | None, typer.Option(min=0.01, help="Forget sessions unused for so long.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0.01, help="Forget sessions and answers unused for so long.")
+    ] = None,
     served_model_name: Annotated[str | None, typer.Option(help="The name that clients ask for.")] = None,
     window: Annotated[
         int | None,

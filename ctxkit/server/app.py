@@ -34,6 +34,7 @@ from ctxkit.server.routes import (
     page,
     responses,
     sessions,
+    stored_responses,
 )
 from ctxkit.server.service import Service
 
@@ -56,7 +57,19 @@ def create_app(service: Service, *, at_end: Callable[[], None] | None = None) ->
     )
     setattr(app, "openapi", partial(document, app))  # noqa: B010 - the way that FastAPI names; mypy refuses the plain one
     app.state.service, app.state.at_end = service, at_end
-    for route in (chat, completions, responses, embeddings, context, sessions, index, models, health, page):
+    for route in (
+        chat,
+        completions,
+        responses,
+        stored_responses,
+        embeddings,
+        context,
+        sessions,
+        index,
+        models,
+        health,
+        page,
+    ):
         app.include_router(route.router)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
@@ -84,13 +97,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep(service: Service) -> None:
-    days, conversations = service.options.keep_sessions_days, service.conversations
-    while days is not None and conversations is not None:
+    days, conversations, responses = service.options.keep_sessions_days, service.conversations, service.responses
+    while days is not None and conversations is not None and responses is not None:
         try:
             swept = await service.in_thread(conversations.store.delete_older, days * 86_400)
-            logger.info("%d sessions older than %g days were forgotten", swept, days)
+            ended = await service.in_thread(responses.delete_older, days * 86_400)
+            logger.info("older than %g days: %d sessions, %d trees of responses were forgotten", days, swept, ended)
         except CtxkitError as error:
-            logger.warning("old sessions could not be forgotten: %s", error)
+            logger.warning("old sessions and responses could not be forgotten: %s", error)
         await asyncio.sleep(_SWEEP_SECONDS)
 
 

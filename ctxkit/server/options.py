@@ -13,7 +13,7 @@ class ServeOptions:
     max_running, max_waiting: requests answered at the same time, and waiting for their turn; more get 429.
     max_waiting_per_key: of one key. timeout_seconds: for a whole request, waiting included.
     max_body_bytes: of a request. metrics: serve /metrics.
-    keep_sessions_days: sessions that nobody wrote to for so long are forgotten; None keeps them.
+    keep_sessions_days: sessions, and responses, that nobody went on with for so long are forgotten; None keeps them.
     cors_origins: pages of other origins that may ask; none by default.
     """
 

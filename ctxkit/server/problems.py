@@ -13,6 +13,7 @@ from ctxkit.errors import (
     CtxkitError,
     DocumentError,
     MemoryInsufficient,
+    MissingExtra,
     PartError,
     PromptError,
     RemoteError,
@@ -22,6 +23,7 @@ from ctxkit.errors import (
 )
 from ctxkit.models.wire import RetryLater
 from ctxkit.server.indexes import NoSuchIndex
+from ctxkit.server.sessions.responses import PreviousResponseNotFound, ResponseNotFound
 from ctxkit.server.sessions.store import SessionConflict, SessionNotFound
 
 INVALID = "invalid_request_error"
@@ -29,7 +31,7 @@ _RETRY_SECONDS = 1
 _UNAUTHORIZED = (401, 403)
 _ADDRESS = re.compile(r"https?://\S*[\w/]")
 _FOLDERS = re.compile(r"(?<![\w/])(?:/[\w.~-]+)+/(?=[\w.~-])")
-_GIVE_UP = {"x-should-retry": "false"}
+_GIVE_UP = {"x-should-retry": "false"}  # OpenAI's client tries again after 409 and all above 500 unless it is told
 
 
 class Problem(Exception):
@@ -49,7 +51,7 @@ class Problem(Exception):
         super().__init__(message)
         self.status = status
         self.error = {"message": message, "type": type, "param": param, "code": code, **(more or {})}
-        self.headers = dict(headers or {})
+        self.headers = {**(_GIVE_UP if status == 501 else {}), **(headers or {})}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -77,6 +79,10 @@ def problem_of(error: Exception) -> Problem:
             return error
         case SessionNotFound():
             return not_found(str(error), "session_not_found", "session")
+        case ResponseNotFound():
+            return not_found(str(error), "response_not_found", "response_id")
+        case PreviousResponseNotFound():
+            return not_found(str(error), "previous_response_not_found", "previous_response_id")
         case NoSuchIndex():
             return not_found(str(error), "index_not_found", "index")
         case DocumentError():
@@ -102,8 +108,11 @@ def problem_of(error: Exception) -> Problem:
         case CtxkitError() if error.retryable:
             headers = {"retry-after": str(_RETRY_SECONDS)}
             return Problem(503, _without_folders(error), type="server_error", code="try_again", headers=headers)
+        case MissingExtra():
+            return Problem(501, str(error), type="server_error", code="missing_extra")
         case CtxkitError():
-            return Problem(500, _without_folders(error), type="server_error", code=_snake(type(error).__name__))
+            code = _snake(type(error).__name__)
+            return Problem(500, _without_folders(error), type="server_error", code=code, headers=_GIVE_UP)
         case ValueError():
             return Problem(400, str(error), code="invalid_value")
     return Problem(500, "the server failed at this request; its log says why", type="server_error", code="internal")

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ctxkit.protocols import Reply
 from ctxkit.server.chat_body import call_of
+from ctxkit.server.responses_items import new_id
 from ctxkit.server.responses_request import ResponsesRequest
 
 
-def _new(prefix: str) -> str:
-    return f"{prefix}_{uuid.uuid4().hex}"
-
-
 class ResponsesBody:
-    """One answer in the making: `begins`, a `piece` for each piece of text, `ends`. Events are numbered."""
+    """One answer in the making: `begins`, a `piece` for each piece of text, `ends`. Events are numbered.
 
-    def __init__(self, model: str, request: ResponsesRequest, x_ctxkit: Mapping[str, Any]) -> None:
-        self.id = _new("resp")
+    stored: whether the answer is kept, to be read again and to go on from.
+    """
+
+    def __init__(
+        self, model: str, request: ResponsesRequest, x_ctxkit: Mapping[str, Any], *, stored: bool = False
+    ) -> None:
+        self.id = new_id("resp")
         self.created = int(time.time())
         self.model = model
         self.request = request
         self.x_ctxkit = dict(x_ctxkit)
-        self._message = _new("msg")
+        self.stored = stored
+        self._message = new_id("msg")
         self._number = 0
         self._said = False
 
     def whole(self, reply: Reply) -> dict[str, Any]:
-        return self._response(_status(reply), self.output(reply), reply)
+        """The answer when it is whole."""
+        return self._response(_status(reply), self._output(reply), reply)
 
     def begins(self) -> Iterator[dict[str, Any]]:
         for kind in ("response.created", "response.in_progress"):
@@ -44,19 +47,20 @@ class ResponsesBody:
             yield self._event("response.content_part.added", **self._part(), part=_text_part(""))
         yield self._event("response.output_text.delta", **self._part(), delta=text, logprobs=[])
 
-    def ends(self, reply: Reply) -> Iterator[dict[str, Any]]:
-        output = self.output(reply)
+    def ends(self, whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events behind the pieces. whole: what `whole` made, once, so that its ids are the same everywhere."""
+        output = whole["output"]
         if self._said:
-            yield self._event("response.output_text.done", **self._part(), text=reply.text, logprobs=[])
-            yield self._event("response.content_part.done", **self._part(), part=_text_part(reply.text))
+            (part,) = output[0]["content"]
+            yield self._event("response.output_text.done", **self._part(), text=part["text"], logprobs=[])
+            yield self._event("response.content_part.done", **self._part(), part=part)
             yield self._event("response.output_item.done", output_index=0, item=output[0])
         for at, item in enumerate(output):
             if item["type"] == "function_call":
                 yield from self._call(at, item)
-        kind = "response.incomplete" if reply.finish_reason == "length" else "response.completed"
-        yield self._event(kind, response=self._response(_status(reply), output, reply))
+        yield self._event(f"response.{whole['status']}", response=dict(whole))
 
-    def output(self, reply: Reply) -> list[dict[str, Any]]:
+    def _output(self, reply: Reply) -> list[dict[str, Any]]:
         """The items: a message where there is text (or nothing else), then the calls."""
         items: list[dict[str, Any]] = []
         if reply.text or not reply.tool_calls or self._said:
@@ -64,7 +68,7 @@ class ResponsesBody:
             items.append({**message, "content": [_text_part(reply.text)]})
         for call in map(call_of, reply.tool_calls):
             named = {"call_id": call["id"], **call["function"]}
-            items.append({"id": _new("fc"), "type": "function_call", "status": "completed", **named})
+            items.append({"id": new_id("fc"), "type": "function_call", "status": "completed", **named})
         return items
 
     def _call(self, at: int, item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -100,6 +104,7 @@ class ResponsesBody:
             "output": output,
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": asked.previous_response_id,
+            "store": self.stored,
             "temperature": asked.temperature,
             "text": asked.text or {"format": {"type": "text"}},
             "tool_choice": asked.tool_choice or "auto",

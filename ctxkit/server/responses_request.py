@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,22 +49,25 @@ class ResponsesRequest(BaseModel):
         for name, neutral in _NEUTRAL.items():
             if (self.model_extra or {}).get(name) not in neutral:
                 raise unsupported(name, f"`{name}` is not supported here; leave it out")
+        if self.previous_response_id is not None and self.ctxkit.session is not None:
+            raise unsupported("previous_response_id", "go on from a response or with a session, not with both")
         return self
 
-    def messages(self) -> list[dict[str, Any]]:
-        """The input as chat messages, without the instructions. Raises Problem for items that are none."""
-        if isinstance(self.input, str):
-            return [{"role": "user", "content": self.input}]
-        if not self.input:
+    def messages(self, before: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The input as chat messages, behind the items before it, without the instructions. Raises Problem for items
+        that are none.
+        """
+        given = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+        if not given:
             raise Problem(400, "`input` is empty; give a text or items", code="invalid_value", param="input")
-        return list(_joined_calls(_messages(self.input)))
+        return list(_joined_calls(chain(_messages(before), _messages(given))))
 
-    def as_chat(self, before: list[dict[str, Any]]) -> ChatRequest:
-        """The same as a chat request. before: the messages of the conversation that it goes on from."""
+    def as_chat(self, before: Sequence[Mapping[str, Any]] = ()) -> ChatRequest:
+        """The same as a chat request. before: the items of the conversation that it goes on from."""
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
         fields: dict[str, Any] = {
             "model": self.model,
-            "messages": [*system, *before, *self.messages()],
+            "messages": [*system, *self.messages(before)],
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -75,7 +79,7 @@ class ResponsesRequest(BaseModel):
         return ChatRequest(**fields)
 
 
-def _messages(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for at, item in enumerate(items):
         kind = item.get("type", "message")
         if kind == "message":
@@ -93,15 +97,15 @@ def _messages(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _joined_calls(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Calls that stand side by side are of one message."""
+    """Calls that stand side by side, and what was said before them, are one message."""
     held: dict[str, Any] | None = None
     for message in messages:
-        if held is not None and message.get("tool_calls") and message["content"] is None:
-            held = {**held, "tool_calls": [*held["tool_calls"], *message["tool_calls"]]}
+        if held is not None and message.get("tool_calls"):
+            held = {**held, "tool_calls": [*held.get("tool_calls", ()), *message["tool_calls"]]}
             continue
         if held is not None:
             yield held
-        held = message if message.get("tool_calls") else None
+        held = message if message["role"] == "assistant" else None
         if held is None:
             yield message
     if held is not None:

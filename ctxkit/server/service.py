@@ -17,6 +17,7 @@ from ctxkit.server.noted import noted
 from ctxkit.server.options import ServeOptions
 from ctxkit.server.problems import not_found
 from ctxkit.server.sessions.conversations import Conversations
+from ctxkit.server.sessions.responses import ResponseStore
 from ctxkit.server.sessions.store import SessionStore
 from ctxkit.server.upstreams import UpstreamCollector
 
@@ -32,7 +33,7 @@ class Service:
     """What the routes share. Made once for a server; models and index are shared by all requests.
 
     models: by the name that clients ask for; the first is the default. index: passages come from it.
-    encoder: for /v1/embeddings; the index's by default. store: keeps sessions; without, there are none.
+    encoder: for /v1/embeddings; the index's by default. store: keeps sessions and responses; without, there are none.
     indexes: of the documents that clients bring; without, they bring none.
     """
 
@@ -52,6 +53,7 @@ class Service:
         self.index = index
         self.encoder = encoder if encoder is not None else (index.encoder if index is not None else None)
         self.conversations = Conversations(store) if store is not None else None
+        self.responses = ResponseStore(store.database) if store is not None else None
         self.indexes = indexes
         self.options = options or ServeOptions()
         self.keys = ApiKeys(self.options.api_keys)

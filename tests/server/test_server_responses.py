@@ -65,6 +65,16 @@ def test_calls_side_by_side_are_one_message(serve: Start) -> None:
     assert [message.role for message in model.prompts[0].messages] == ["user", "assistant", "tool", "tool"]
 
 
+def test_what_was_said_before_a_call_is_one_message_with_it(serve: Start) -> None:
+    model, service = scripted("Done.")
+    items: list[dict[str, object]] = [{"role": "user", "content": "Look."}, {"role": "assistant", "content": "I look."}]
+    items += [{"type": "function_call", "call_id": "a", "name": "look", "arguments": "{}"}]
+    items += [{"type": "function_call_output", "call_id": "a", "output": "x"}]
+    serve(service).client().responses.create(model="m", input=items, tools=[TOOL])
+    _, said, _ = model.prompts[0].messages
+    assert said.content == "I look." and len(said.tool_calls) == 1
+
+
 def test_an_answer_that_was_cut_is_incomplete(serve: Start) -> None:
     _, service = scripted("one two three four", "one two three four")
     client = serve(service).client()
@@ -78,7 +88,6 @@ def test_an_answer_that_was_cut_is_incomplete(serve: Start) -> None:
     ("body", "param"),
     [
         ({"input": []}, "input"),
-        ({"input": "x", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "x", "background": True}, "background"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"input": [{"type": "computer_call"}]}, "input.0.type"),

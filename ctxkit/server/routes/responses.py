@@ -7,16 +7,18 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from ctxkit.server.answering import replies
+from ctxkit.server.ascii_json import AsciiJson
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.documented import STREAMED
 from ctxkit.server.problems import unsupported
 from ctxkit.server.responses_body import ResponsesBody
+from ctxkit.server.responses_items import as_items
 from ctxkit.server.responses_request import ResponsesRequest
 from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
+from ctxkit.server.sessions.responses import ResponseStore
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
 from ctxkit.server.turns import plan_turn, remember_turn
@@ -26,52 +28,85 @@ router = APIRouter()
 
 @router.post("/v1/responses", response_model=None, responses=STREAMED)
 async def responses(body: ResponsesRequest, request: Request, service: TheService, owner: Owner) -> Response:
-    """Answers an input of text or items; `previous_response_id` is not kept here yet, and refused."""
+    """Answers an input of text or items, alone or behind a stored answer (`previous_response_id`). The answer is stored
+    when it is whole, unless `store` is false or the server keeps nothing; its own `store` says whether it was.
+    """
     asked = body.checked()
-    if asked.previous_response_id is not None:
-        raise unsupported("previous_response_id", "answers are not stored here; send the whole input")
+    store = _store(service, asked)
     service.model(asked.model)
-    chat = asked.as_chat([])
+    chat = asked.as_chat()  # what is wrong with the input itself is said before it waits
     if asked.stream:
-        return await streamed(request, _events(service, owner, asked, chat), named=True)
+        return await streamed(request, _events(service, owner, asked, chat, store), named=True)
 
     async def whole() -> dict[str, Any]:
         name, model = service.model(asked.model)
         sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
         with span(CHAT, name, request_attributes(sampling, session=chat.ctxkit.session)) as told:
             async with service.admitted(owner):
+                on = await _behind(service, owner, asked, chat)
                 with told.current():
-                    made = await plan_turn(service, owner, model, chat, sampling)
+                    made = await plan_turn(service, owner, model, on, sampling)
                 told.fitted(made.report)
                 (reply,) = await replies(made.answers(model, sampling, 1))
-                await remember_turn(service, owner, chat, made, reply)
+                await remember_turn(service, owner, on, made, reply)
+                answer = ResponsesBody(name, asked, made.report, stored=store is not None).whole(reply)
+                await _keep(service, owner, store, asked, answer)
             told.answered([reply])
         service.answered(reply)
-        return ResponsesBody(name, asked, made.report).whole(reply)
+        return answer
 
-    return JSONResponse(await unless_gone(request, whole()))
+    return AsciiJson(await unless_gone(request, whole()))
 
 
 async def _events(
-    service: Service, owner: str, asked: ResponsesRequest, chat: ChatRequest
+    service: Service, owner: str, asked: ResponsesRequest, chat: ChatRequest, store: ResponseStore | None
 ) -> AsyncGenerator[dict[str, Any]]:
     name, model = service.model(asked.model)
     sampling = chat.sampling(service.answer_tokens(model, chat.ctxkit.window_tokens))
     known = request_attributes(sampling, stream=True, session=chat.ctxkit.session)
     with span(CHAT, name, known) as told:
         async with service.admitted(owner):
+            on = await _behind(service, owner, asked, chat)
             with told.current():
-                made = await plan_turn(service, owner, model, chat, sampling)
+                made = await plan_turn(service, owner, model, on, sampling)
             told.fitted(made.report)
-            making = ResponsesBody(name, asked, made.report)
+            making = ResponsesBody(name, asked, made.report, stored=store is not None)
             opening = list(making.begins())
             async with aclosing(made.answers(model, sampling, 1)) as items:
                 async for _, item in items:
                     while opening:  # not before the first piece, as in chat
                         yield opening.pop(0)
-                    if not isinstance(item, str):
-                        service.answered(item)
-                        told.answered([item])
-                        await remember_turn(service, owner, chat, made, item)
-                    for event in making.piece(item) if isinstance(item, str) else making.ends(item):
+                    if isinstance(item, str):
+                        for event in making.piece(item):
+                            yield event
+                        continue
+                    service.answered(item)
+                    told.answered([item])
+                    await remember_turn(service, owner, on, made, item)
+                    answer = making.whole(item)
+                    await _keep(service, owner, store, asked, answer)
+                    for event in making.ends(answer):
                         yield event
+
+
+def _store(service: Service, asked: ResponsesRequest) -> ResponseStore | None:
+    """Where the answer is to be kept, if at all. A turn of a session is kept by the session. Raises Problem."""
+    if asked.previous_response_id is not None and service.responses is None:
+        told = "this server keeps no responses: start it with --store, or send the whole input"
+        raise unsupported("previous_response_id", told)
+    return None if asked.store is False or asked.ctxkit.session is not None else service.responses
+
+
+async def _behind(service: Service, owner: str, asked: ResponsesRequest, chat: ChatRequest) -> ChatRequest:
+    """The request behind what it goes on from. Raises PreviousResponseNotFound."""
+    if asked.previous_response_id is None or service.responses is None:
+        return chat
+    return asked.as_chat(await service.in_thread(service.responses.conversation, owner, asked.previous_response_id))
+
+
+async def _keep(
+    service: Service, owner: str, store: ResponseStore | None, asked: ResponsesRequest, answer: dict[str, Any]
+) -> None:
+    """On disk when this returns. Raises PreviousResponseNotFound, StoreError."""
+    if store is not None:
+        await service.in_thread(store.add, owner, answer, as_items(asked.input))

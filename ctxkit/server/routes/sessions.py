@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from ctxkit.context.chat import conversation
+from ctxkit.server.ascii_json import AsciiJson
 from ctxkit.server.problems import Problem
 from ctxkit.server.routes.dependencies import Owner, TheService
 from ctxkit.server.service import Service
@@ -54,14 +55,14 @@ async def create(body: NewSession, service: TheService, owner: Owner) -> dict[st
     return row.to_dict()
 
 
-@router.get("/v1/sessions")
+@router.get("/v1/sessions", response_class=AsciiJson)
 async def listed(service: TheService, owner: Owner) -> dict[str, Any]:
     """The caller's sessions, the one written to last first."""
     rows = await service.in_thread(_kept(service).store.sessions, owner)
     return {"object": "list", "data": [row.to_dict() for row in rows]}
 
 
-@router.get("/v1/sessions/{session}")
+@router.get("/v1/sessions/{session}", response_class=AsciiJson)
 async def exported(session: str, service: TheService, owner: Owner) -> dict[str, Any]:
     """A session with all of its messages."""
     store = _kept(service).store

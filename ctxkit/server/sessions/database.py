@@ -5,6 +5,7 @@ Statements have `?` for their values. A transaction that returned is on disk; on
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -168,6 +169,11 @@ class _PostgresTransaction:
     def execute(self, statement: str, *values: object) -> list[Row]:
         cursor = self._connection.execute(statement.replace("?", "%s"), values)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def as_json(value: Any) -> str:
+    """JSON in ASCII: no database refuses a character of it."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def open_database(where: str) -> Database:

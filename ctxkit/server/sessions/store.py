@@ -12,7 +12,7 @@ from typing import Any
 
 from ctxkit.errors import CtxkitError
 from ctxkit.protocols import ChatMessage
-from ctxkit.server.sessions.database import Database, Transaction
+from ctxkit.server.sessions.database import Database, Transaction, as_json
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS sessions (owner TEXT, id TEXT, created DOUBLE PRECISION NOT NULL,"
@@ -79,7 +79,7 @@ class SessionStore:
                 now,
                 now,
                 len(messages),
-                _dumps(dict(metadata or {})),
+                as_json(dict(metadata or {})),
             )
             _insert(transaction, owner, name, 0, messages)
         return SessionRow(name, now, now, len(messages), dict(metadata or {}))
@@ -135,7 +135,7 @@ class SessionStore:
             row = _known(transaction, owner, session)
             kept = row.length if length is None else min(length, row.length)
             transaction.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", owner, name, now, now, kept, _dumps(row.metadata)
+                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", owner, name, now, now, kept, as_json(row.metadata)
             )
             transaction.execute(
                 "INSERT INTO messages SELECT owner, CAST(? AS TEXT), position, message FROM messages"
@@ -186,7 +186,7 @@ class SessionOriginals:
                 " DO UPDATE SET text = excluded.text",
                 *self._of,
                 key,
-                _dumps(text),
+                as_json(text),
             )
 
     def get(self, key: str) -> str | None:
@@ -204,7 +204,9 @@ class SessionOriginals:
 
 def _insert(transaction: Transaction, owner: str, session: str, start: int, messages: Iterable[ChatMessage]) -> None:
     for position, message in enumerate(messages, start):
-        transaction.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", owner, session, position, _dumps(dict(message)))
+        transaction.execute(
+            "INSERT INTO messages VALUES (?, ?, ?, ?)", owner, session, position, as_json(dict(message))
+        )
 
 
 def _forget(transaction: Transaction, owner: str, sessions: Iterable[str]) -> None:
@@ -238,8 +240,3 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"a session's name has 1 to 128 letters, digits, dots, dashes and underscores, got {name!r}")
     return name
-
-
-def _dumps(value: Any) -> str:
-    """JSON in ASCII: no database refuses a character of it."""
-    return json.dumps(value, separators=(",", ":"))
