@@ -4,7 +4,7 @@ import { chat, json, useKey } from "./api.js";
 import { bar, element, parts, sources } from "./budget.js";
 
 const at = (id) => document.getElementById(id);
-const state = { messages: [], session: null, sessions: false, windows: {}, running: null };
+const state = { messages: [], session: null, sessions: true, windows: {}, running: null };
 
 // --- what is asked ----------------------------------------------------------------------------------------------------
 
@@ -21,7 +21,8 @@ async function send(text) {
   try {
     if (state.sessions && !state.session) state.session = (await json("v1/sessions", { method: "POST", body: { metadata: { title: text.slice(0, 60) } } })).id;
   } catch (error) {
-    return shown("error").text(error.message);
+    if (error.code !== "no_sessions") return shown("error").text(error.message);
+    state.sessions = false;
   }
   shown("user").text(text);
   const answer = shown("assistant");
@@ -109,10 +110,10 @@ async function listed() {
   try {
     found = (await json("v1/sessions")).data;
   } catch (error) {
-    at("sessions").replaceChildren(element("li", { className: "quiet" }, error.code === "no_sessions" ? "This server keeps none." : error.message));
+    if (error.code === "no_sessions") state.sessions = false;
+    at("sessions").replaceChildren(element("li", { className: "quiet" }, state.sessions ? error.message : "This server keeps none."));
     return;
   }
-  state.sessions = true;
   at("sessions").replaceChildren(...found.map((one) => {
     const title = one.metadata.title || one.id;
     const open = element("button", { type: "button", title, onclick: () => opened(one.id) }, title);
