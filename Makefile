@@ -36,8 +36,10 @@ demo: model
 	$(BIN)/ctxkit index docs README.md --to .ctxkit/demo
 	$(BIN)/ctxkit ask "$(QUESTION)" --index .ctxkit/demo --budget 1500
 
+# One thread for each process of the tests: torch's threads of several processes wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: model
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 frameworks: $(FRAMEWORKS)/.ready
 	$(FRAMEWORKS)/bin/python -m pytest tests/connectors tests/server/test_server_frameworks_*.py \

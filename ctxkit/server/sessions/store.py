@@ -162,7 +162,9 @@ class SessionStore:
     def delete_older(self, seconds: float) -> int:
         """Forgets sessions of all owners that nobody wrote to for so long; how many they were."""
         with self.database.writing() as transaction:
-            rows = transaction.execute("SELECT owner, id FROM sessions WHERE updated < ?", time.time() - seconds)
+            rows = transaction.execute(
+                "SELECT owner, id FROM sessions WHERE updated < ?" + self.database.locking, time.time() - seconds
+            )
             for owner, session in rows:
                 _forget(transaction, owner, [session])
         return len(rows)
