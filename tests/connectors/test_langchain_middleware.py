@@ -174,7 +174,9 @@ class Total(BaseModel):
     euros: float = Field(description="word " * 300)
 
 
-@pytest.mark.parametrize("response_format", [ToolStrategy(Total), AutoStrategy(Total), Total], ids=repr)
+@pytest.mark.parametrize(
+    "response_format", [ToolStrategy(Total), AutoStrategy(Total), Total], ids=["tool", "auto", "class"]
+)
 def test_the_schema_of_the_answer_is_counted(response_format):
     plans: list[Plan] = []
     middleware: Any = ContextBudgetMiddleware(window_tokens=900, counter=COUNTER, on_plan=plans.append)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -180,7 +181,7 @@ def test_any_name_can_be_asked_for(index, name):
         {"year": -(1 << 63) - 1},
         {3: "three"},
     ],
-    ids=str,
+    ids=lambda where: re.sub(" at 0x[0-9a-f]+", "", str(where)),
 )
 def test_a_malformed_mapping_is_refused(index, where):
     for mode in ("dense", "lexical", "hybrid"):

@@ -93,7 +93,7 @@ def test_hundreds_of_steps_of_texts_that_come_and_go_are_those_of_passes_made_an
     assert {size.widths for size in pair.static.static.steps} == {(16,)}  # not one more, however long the text
 
 
-@pytest.mark.parametrize("policy", [Policy(), LMInfinite(5, 40), SirLLM(4, 8, 24)], ids=repr)
+@pytest.mark.parametrize("policy", [Policy(), LMInfinite(5, 40), SirLLM(4, 8, 24)], ids=lambda one: type(one).__name__)
 def test_whatever_is_kept_by_position_can_be_read_statically(policy: Policy, llama: Any, small_frames: None) -> None:
     pair = Pair(llama, policy)
     for tokens in TOKENS[:40]:
