@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ctxkit.protocols import Reply
-from ctxkit.server.chat_body import call_of
+from ctxkit.server.call_deltas import call_of
+from ctxkit.server.labels import with_calls
 from ctxkit.server.responses_request import ResponsesRequest
 
 
@@ -30,17 +31,20 @@ class ResponsesBody:
         self._said = False
 
     def whole(self, reply: Reply) -> dict[str, Any]:
-        return self._response(_status(reply), self.output(reply), reply)
+        output = self.output(reply)
+        self._flag(output)
+        return self._response(_status(reply), output, reply)
 
     def begins(self) -> Iterator[dict[str, Any]]:
         for kind in ("response.created", "response.in_progress"):
             yield self._event(kind, response=self._response("in_progress", []))
 
     def piece(self, text: str) -> Iterator[dict[str, Any]]:
+        if not text:
+            return
         if not self._said:
             self._said = True
-            item = {"id": self._message, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-            yield self._event("response.output_item.added", output_index=0, item=item)
+            yield from self._opens_message()
             yield self._event("response.content_part.added", **self._part(), part=_text_part(""))
         yield self._event("response.output_text.delta", **self._part(), delta=text, logprobs=[])
 
@@ -49,23 +53,49 @@ class ResponsesBody:
         if self._said:
             yield self._event("response.output_text.done", **self._part(), text=reply.text, logprobs=[])
             yield self._event("response.content_part.done", **self._part(), part=_text_part(reply.text))
+        if reply.refusal:
+            yield from self._refuses(reply.refusal)
+        if self._said or reply.refusal:
             yield self._event("response.output_item.done", output_index=0, item=output[0])
         for at, item in enumerate(output):
             if item["type"] == "function_call":
                 yield from self._call(at, item)
-        kind = "response.incomplete" if reply.finish_reason == "length" else "response.completed"
-        yield self._event(kind, response=self._response(_status(reply), output, reply))
+        self._flag(output)
+        status = _status(reply)
+        yield self._event(f"response.{status}", response=self._response(status, output, reply))
 
     def output(self, reply: Reply) -> list[dict[str, Any]]:
         """The items: a message where there is text (or nothing else), then the calls."""
         items: list[dict[str, Any]] = []
         if reply.text or not reply.tool_calls or self._said:
             message = {"id": self._message, "type": "message", "role": "assistant", "status": _status(reply)}
-            items.append({**message, "content": [_text_part(reply.text)]})
+            said = [_text_part(reply.text)] if reply.text or self._said or not reply.refusal else []
+            withheld = [_refusal_part(reply.refusal)] if reply.refusal else []
+            items.append({**message, "content": [*said, *withheld]})
         for call in map(call_of, reply.tool_calls):
             named = {"call_id": call["id"], **call["function"]}
             items.append({"id": _new("fc"), "type": "function_call", "status": "completed", **named})
         return items
+
+    def _opens_message(self) -> Iterator[dict[str, Any]]:
+        item = {"id": self._message, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        yield self._event("response.output_item.added", output_index=0, item=item)
+
+    def _refuses(self, refusal: str) -> Iterator[dict[str, Any]]:
+        """A part of the message, behind its text where there is one."""
+        if not self._said:
+            yield from self._opens_message()
+        where = {**self._part(), "content_index": int(self._said)}
+        yield self._event("response.content_part.added", **where, part=_refusal_part(""))
+        yield self._event("response.refusal.delta", **where, delta=refusal)
+        yield self._event("response.refusal.done", **where, refusal=refusal)
+        yield self._event("response.content_part.done", **where, part=_refusal_part(refusal))
+
+    def _flag(self, output: Sequence[Mapping[str, Any]]) -> None:
+        """Names the tool calls in the report that are to be named there."""
+        self.x_ctxkit = with_calls(
+            self.x_ctxkit, [item["call_id"] for item in output if item["type"] == "function_call"]
+        )
 
     def _call(self, at: int, item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         where = {"output_index": at, "item_id": item["id"]}
@@ -92,7 +122,7 @@ class ResponsesBody:
             "created_at": self.created,
             "status": status,
             "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "incomplete_details": {"reason": _why(reply)} if status == "incomplete" and reply is not None else None,
             "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens,
             "metadata": asked.metadata or {},
@@ -111,17 +141,25 @@ class ResponsesBody:
 
 
 def _status(reply: Reply) -> str:
-    return "incomplete" if reply.finish_reason == "length" else "completed"
+    return "incomplete" if reply.finish_reason in ("length", "content_filter") else "completed"
+
+
+def _why(reply: Reply) -> str:
+    return "max_output_tokens" if reply.finish_reason == "length" else "content_filter"
 
 
 def _text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
+def _refusal_part(text: str) -> dict[str, Any]:
+    return {"type": "refusal", "refusal": text}
+
+
 def _usage(reply: Reply) -> dict[str, Any]:
     return {
         "input_tokens": reply.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": reply.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": reply.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": reply.prompt_tokens + reply.completion_tokens,

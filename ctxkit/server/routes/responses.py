@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from ctxkit.server.answering import replies
+from ctxkit.server.answering import Piece, replies
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.documented import STREAMED
 from ctxkit.server.problems import unsupported
@@ -19,7 +19,7 @@ from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_request, remember_turn
+from ctxkit.server.turns import answer_turn, plan_request, remember_turn
 
 router = APIRouter()
 
@@ -43,7 +43,7 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
                 with told.current():
                     made = await service.in_thread(plan_request, service, owner, model, chat, sampling)
                 told.fitted(made.report)
-                (reply,) = await replies(made.answers(model, sampling, 1))
+                (reply,) = await replies(answer_turn(service, owner, made, model, sampling))
                 await remember_turn(service, owner, chat, made, reply)
             told.answered([reply])
         service.answered(reply)
@@ -65,13 +65,13 @@ async def _events(
             told.fitted(made.report)
             making = ResponsesBody(name, asked, made.report)
             opening = list(making.begins())
-            async with aclosing(made.answers(model, sampling, 1)) as items:
+            async with aclosing(answer_turn(service, owner, made, model, sampling)) as items:
                 async for _, item in items:
                     while opening:  # not before the first piece, as in chat
                         yield opening.pop(0)
-                    if not isinstance(item, str):
+                    if not isinstance(item, Piece):
                         service.answered(item)
                         told.answered([item])
                         await remember_turn(service, owner, chat, made, item)
-                    for event in making.piece(item) if isinstance(item, str) else making.ends(item):
+                    for event in making.piece(item.text) if isinstance(item, Piece) else making.ends(item):
                         yield event
