@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ctxkit import __version__
-from ctxkit.cli import ask, bench, compress, config, count, index, mcp, models, pack, plan, search, serve
+from ctxkit.cli import ask, bench, compress, config, count, index, keys, mcp, models, pack, plan, search, serve
 from ctxkit.cli.output import fail
 from ctxkit.errors import BudgetInfeasible, CtxkitError
 
@@ -34,6 +34,7 @@ app.command("mcp")(mcp.mcp)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
+app.add_typer(keys.app, name="keys")
 
 _NAMED = 8  # parts that a refusal names
 _debug = "--debug"

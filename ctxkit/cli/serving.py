@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from platformdirs import user_data_dir
 
+from ctxkit.cli.keys import keys_of, reload_on_hangup
 from ctxkit.cli.loading import open_index, open_model
 from ctxkit.cli.output import note
 from ctxkit.cli.settings import Settings
@@ -64,13 +65,15 @@ def _run_one(service: Service, chosen: Settings, debug: bool) -> None:
     configure_logs(chosen.serve_log_format, debug=debug)
     config = _config(create_app(service), chosen)
     signal.signal(signal.SIGTERM, _end)
+    reload_on_hangup(service.keys, chosen.serve_api_key_file, chosen.serve_api_keys)
     bound = _bound(config)
     _greet(chosen, next(iter(service.models)), bound, keyed=bool(service.options.api_keys))
     uvicorn.Server(config).run(sockets=[bound])
 
 
 def _run_several(chosen: Settings, answering: Model, debug: bool) -> None:
-    """Processes that accept at one socket. uvicorn starts them, and starts a new one where one has died."""
+    """Processes that accept at one socket. uvicorn starts them, and starts a new one where one has died; on SIGHUP it
+    replaces one after the other, and so they read their keys again."""
     from uvicorn.supervisors import Multiprocess
 
     from ctxkit.server.logs import configure_logs
@@ -118,28 +121,27 @@ def _model(name: str | None, upstreams: Sequence[str], window: int | None) -> Mo
 
 
 def _options(chosen: Settings) -> ServeOptions:
+    """Raises BadParameter."""
     from ctxkit.server import ServeOptions
 
-    return ServeOptions(
-        api_keys=(*_keys_of(chosen.serve_api_key_file), *chosen.serve_api_keys),
-        answer_tokens=chosen.serve_answer_tokens,
-        max_running=chosen.serve_max_running,
-        max_waiting=chosen.serve_max_waiting,
-        max_waiting_per_key=chosen.serve_max_waiting,
-        timeout_seconds=chosen.serve_timeout,
-        metrics=chosen.serve_metrics,
-        cors_origins=chosen.serve_cors_origin,
-        keep_sessions_days=chosen.serve_keep_days,
-    )
-
-
-def _keys_of(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not keys:
-        raise typer.BadParameter(f"--api-key-file: {path} holds no key")
-    return keys
+    try:
+        return ServeOptions(
+            api_keys=(*keys_of(chosen.serve_api_key_file), *chosen.serve_api_keys),
+            answer_tokens=chosen.serve_answer_tokens,
+            max_running=chosen.serve_max_running,
+            max_waiting=chosen.serve_max_waiting,
+            max_waiting_per_key=chosen.serve_max_waiting,
+            timeout_seconds=chosen.serve_timeout,
+            metrics=chosen.serve_metrics,
+            cors_origins=chosen.serve_cors_origin,
+            keep_sessions_days=chosen.serve_keep_days,
+            requests_per_minute=chosen.serve_requests_per_minute,
+            tokens_per_minute=chosen.serve_tokens_per_minute,
+            untrusted=chosen.serve_untrusted,
+            index_label=chosen.serve_index_label,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _service(chosen: Settings, model: Model, stack: ExitStack) -> Service:

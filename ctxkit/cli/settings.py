@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     serve_timeout: float = Field(default=600.0, ge=0.1)
     serve_cors_origin: Several = ()
     serve_metrics: bool = True
+    serve_requests_per_minute: int | None = Field(default=None, ge=1)
+    serve_tokens_per_minute: int | None = Field(default=None, ge=1)
+    serve_untrusted: Literal["allow", "flag", "refuse_tools"] = "flag"
+    serve_index_label: str = "untrusted"
     serve_log_format: Literal["text", "json"] = "text"
 
     @property

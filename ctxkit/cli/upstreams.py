@@ -52,6 +52,7 @@ def _remote(url: str) -> RemoteModel:
             window_tokens=DEFAULT_WINDOW,
             max_retries=0,
             join_pieces=True,
+            tell_more=True,
             async_transport=None if _has_proxy(url) else KeptTransport(),
         )
     except ValueError as error:

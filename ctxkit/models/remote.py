@@ -16,8 +16,16 @@ import httpx
 from ctxkit.models.http import Connection
 from ctxkit.models.requests import GREEDY, Promptable, as_request, check_not_truncated, count_prompt
 from ctxkit.models.streams import CANCELLED, AsyncPieceSource, Collected, PieceStream
-from ctxkit.models.wire import ChatAnswer, StreamReader, chat_body, model_names, model_windows, reported_prompt_tokens
-from ctxkit.protocols import Counter, Reply, Sampling
+from ctxkit.models.wire import (
+    ChatAnswer,
+    StreamReader,
+    cached_prompt_tokens,
+    chat_body,
+    model_names,
+    model_windows,
+    reported_prompt_tokens,
+)
+from ctxkit.protocols import Counter, Reply, Sampling, SoFar
 from ctxkit.tokens import EstimatingCounter
 
 _CHAT = "/chat/completions"
@@ -36,6 +44,8 @@ class RemoteModel:
     extra_body: fields added to every chat request, for what only this server knows.
     check_truncation: raise ContextTruncatedByServer where the server reports clearly fewer prompt tokens than it was
         sent; for a stream at its end, and only where the server says how many it read.
+    tell_more: a piece of a stream may be empty, where something else has come: of a tool call, or of what the model
+        thinks. The stream's `so_far` says what.
     join_pieces: what has come together is one piece of a stream, instead of one for each event of the server.
     transport: an httpx transport, for tests. It must serve the faces (sync, async) that are used.
     async_transport: of the async face alone, KeptTransport where many streams are read at once. It is never closed.
@@ -56,6 +66,7 @@ class RemoteModel:
         extra_body: Mapping[str, Any] | None = None,
         check_truncation: bool = True,
         join_pieces: bool = False,
+        tell_more: bool = False,
         transport: Any = None,
         async_transport: Any = None,
     ) -> None:
@@ -73,6 +84,7 @@ class RemoteModel:
         self.extra_body = dict(extra_body or {})
         self.check_truncation = check_truncation
         self.join_pieces = join_pieces
+        self.tell_more = tell_more
         self.connection = Connection(
             self.base_url,
             api_key=api_key,
@@ -124,7 +136,7 @@ class RemoteStream(Collected):
     """`AsyncTextStream` over a connection. Cancelling the reader, or `aclose`, closes the connection."""
 
     def __init__(self, source: AsyncPieceSource) -> None:
-        super().__init__(source.reply)
+        super().__init__(source)
         self._source = source
         self._pieces = source.apieces()
 
@@ -191,7 +203,11 @@ class _Chat:
             self.answer.tool_calls,
             tuple(self.answer.logprobs),
             self.answer.reasoning,
+            cached_tokens=min(cached_prompt_tokens(usage), prompt_tokens),
         )
+
+    def so_far(self) -> SoFar:
+        return SoFar(self.answer.logprobs, self.answer.tool_calls, self.answer.reasoning)
 
     def pieces(self, stopped: threading.Event) -> Generator[str, None, str]:
         given: list[str] = []
@@ -243,7 +259,9 @@ class _Chat:
     def _reader(self, response: httpx.Response) -> StreamReader:
         self.answer = ChatAnswer()
         content_type = response.headers.get("content-type", "")
-        return StreamReader(self.answer, content_type, join_pieces=self._model.join_pieces)
+        return StreamReader(
+            self.answer, content_type, join_pieces=self._model.join_pieces, tell_more=self._model.tell_more
+        )
 
     @staticmethod
     def _texts(response: httpx.Response, reader: StreamReader) -> Iterator[str]:

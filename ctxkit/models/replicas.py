@@ -12,7 +12,7 @@ from ctxkit.models.fleet import Fleet, Replica, ReplicaState
 from ctxkit.models.remote import RemoteModel, RemoteStream
 from ctxkit.models.requests import GREEDY, Promptable, Request, as_request, count_prompt
 from ctxkit.models.streams import CANCELLED, PieceStream
-from ctxkit.protocols import Counter, Reply, Sampling
+from ctxkit.protocols import Counter, Reply, Sampling, SoFar
 
 _MOST_TRIES = 3
 """A request that ends every server which it is sent to must not end all of them."""
@@ -156,6 +156,9 @@ class _Streamed:
                         self._tries.begun = True
                         yield piece
                     return
+
+    def so_far(self) -> SoFar:
+        return SoFar() if self._stream is None else self._stream.so_far()
 
     def reason(self) -> str:
         return CANCELLED if self._stream is None else self._stream.reply.finish_reason

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Protocol
 
 from ctxkit.errors import ModelError
-from ctxkit.protocols import Reply
+from ctxkit.protocols import Reply, SoFar, Telling
 
 CANCELLED = "cancelled"
 """Finish reason of an answer that nobody waited for."""
@@ -20,8 +20,12 @@ CANCELLED = "cancelled"
 _END = object()
 
 
+class _Replying(Protocol):
+    def reply(self, text: str, finish_reason: str) -> Reply: ...
+
+
 class PieceSource(Protocol):
-    """One answer in the making."""
+    """One answer in the making. It may be `Telling`."""
 
     def pieces(self, stopped: threading.Event) -> Generator[str, None, str]:
         """Yields the text, returns the finish reason. Looks at `stopped` between steps that take long."""
@@ -51,11 +55,12 @@ class AsyncPieceSource(Protocol):
 class Collected:
     """The text that a stream has handed out, and the reply that it becomes when the stream ends.
 
-    make_reply: the finished answer, given the text and the finish reason.
+    source: makes the finished answer, given the text and the finish reason.
     """
 
-    def __init__(self, make_reply: Callable[[str, str], Reply]) -> None:
-        self._make_reply = make_reply
+    def __init__(self, source: _Replying) -> None:
+        self._make_reply = source.reply
+        self._telling = source if isinstance(source, Telling) else None
         self._text: list[str] = []
         self._reply: Reply | None = None
 
@@ -66,6 +71,10 @@ class Collected:
             raise ModelError("the stream has not ended; read it to its end or close it first")
         return self._reply
 
+    def so_far(self) -> SoFar:
+        """What has come besides the text, as far as the source says."""
+        return SoFar() if self._telling is None else self._telling.so_far()
+
     def _finish(self, reason: str) -> None:
         if self._reply is None:
             self._reply = self._make_reply("".join(self._text), reason)
@@ -75,7 +84,7 @@ class PieceStream(Collected):
     """`TextStream` over a PieceSource. Not for several threads at once, except `stop`."""
 
     def __init__(self, source: PieceSource) -> None:
-        super().__init__(source.reply)
+        super().__init__(source)
         self._stopped = threading.Event()
         self._pieces = source.pieces(self._stopped)
 
@@ -128,6 +137,10 @@ class AsyncPieceStream:
     def reply(self) -> Reply:
         """The finished answer. Raises ModelError while the stream has not ended."""
         return self._stream.reply
+
+    def so_far(self) -> SoFar:
+        """As the stream's. Not while a piece is being made."""
+        return self._stream.so_far()
 
     async def aclose(self) -> None:
         """Stops computing, after the step that is running now."""

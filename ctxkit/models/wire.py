@@ -70,6 +70,14 @@ def reported_prompt_tokens(usage: Mapping[str, Any]) -> int | None:
     return total if counts[0] and total else None
 
 
+def cached_prompt_tokens(usage: Mapping[str, Any]) -> int:
+    """Prompt tokens that the server says it had in its cache; 0 where it does not say."""
+    details = usage.get("prompt_tokens_details")
+    told = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    cached = usage.get("cache_read_input_tokens") if told is None else told
+    return cached if isinstance(cached, int) and cached > 0 else 0
+
+
 class EventParser:
     """Server-sent events from bytes cut anywhere. Yields the `data` of each event."""
 
@@ -110,6 +118,7 @@ class ChatAnswer:
         self.done = False
         self.logprobs: list[TokenLogprob] = []
         self.reasoning = ""
+        self.told_more = False  # of a call or of thinking, by the last event
         self._calls: dict[int, dict[str, Any]] = {}
 
     def whole(self, body: Any) -> str:
@@ -123,6 +132,7 @@ class ChatAnswer:
 
     def event(self, data: str) -> str:
         """Takes the data of one stream event; the text it adds, possibly empty. Raises RemoteError."""
+        self.told_more = False
         if data.strip() == "[DONE]":
             self.done = True
             return ""
@@ -138,7 +148,7 @@ class ChatAnswer:
     @property
     def tool_calls(self) -> tuple[Mapping[str, Any], ...]:
         """The calls in the order of their index, arguments as the JSON string the model wrote."""
-        return tuple(call for _, call in sorted(self._calls.items()))
+        return tuple(call for _, call in sorted(self._calls.items())) if self._calls else ()
 
     @property
     def finished(self) -> bool:
@@ -171,10 +181,13 @@ class ChatAnswer:
     def _add_reasoning(self, said: Mapping[str, Any]) -> None:
         """Servers that tell thinking from answering call it by one of two names."""
         thought = said.get("reasoning_content") or said.get("reasoning")
-        self.reasoning += thought if isinstance(thought, str) else ""
+        if isinstance(thought, str):
+            self.reasoning += thought
+            self.told_more = True
 
     def _add_calls(self, deltas: Any) -> None:
         for position, delta in enumerate(deltas or ()):
+            self.told_more = True
             index = delta.get("index", position)
             empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
             call = self._calls.setdefault(index, empty)
@@ -187,11 +200,15 @@ class ChatAnswer:
 class StreamReader:
     """Bytes of a streamed answer to its text. Also takes an answer that the server did not stream after all.
 
-    join_pieces: the text of all events that came together is one piece.
+    join_pieces: the text of all events that came together is one piece. tell_more: an event that adds no text but of a
+    call, or of thinking, is an empty piece.
     """
 
-    def __init__(self, answer: ChatAnswer, content_type: str, *, join_pieces: bool = False) -> None:
+    def __init__(
+        self, answer: ChatAnswer, content_type: str, *, join_pieces: bool = False, tell_more: bool = False
+    ) -> None:
         self._answer = answer
+        self._tells = tell_more
         self._joins = join_pieces
         self._events = EventParser() if content_type.startswith("text/event-stream") else None
         self._body = bytearray()
@@ -220,14 +237,21 @@ class StreamReader:
         try:
             ready.extend(self._each(events))
         except RemoteError:
-            yield from filter(None, ["".join(ready)])  # what came before the error
+            yield from _joined(ready)  # what came before the error
             raise
-        yield from filter(None, ["".join(ready)])
+        yield from _joined(ready)
 
     def _each(self, events: Iterator[str]) -> Iterator[str]:
         for event in events:
-            if not self._answer.done and (text := self._answer.event(event)):
+            if self._answer.done:
+                continue
+            text = self._answer.event(event)
+            if text or (self._tells and self._answer.told_more):
                 yield text
+
+
+def _joined(pieces: list[str]) -> list[str]:
+    return ["".join(pieces)] if pieces else []
 
 
 def parse_json(content: bytes, *, status: int) -> Any:

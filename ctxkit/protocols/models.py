@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ctxkit.protocols.prompts import ChatMessage, Counter, Prompt
@@ -96,10 +96,14 @@ class Reply:
     """A finished answer.
 
     text: what the model said, without its tool calls and without what it thought.
-    finish_reason: "stop" (the model or a stop string ended it), "length", "tool_calls" or "cancelled".
+    finish_reason: "stop" (the model or a stop string ended it), "length", "tool_calls", "cancelled", or
+        "content_filter" (something of it is withheld).
     tool_calls: in OpenAI's form.
     logprobs: of each token that the model wrote, in order, but for the one that ended it; empty unless asked for.
     reasoning: what a reasoning model thought before it answered.
+    refusal: what is withheld of the answer, and why; empty where nothing is.
+    cached_tokens: of the prompt, those that did not have to be read again; 0 also where nobody says. Tells how an
+        answer was made and not what it is: equal answers may differ in it.
     """
 
     text: str
@@ -110,6 +114,28 @@ class Reply:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning: str = ""
+    refusal: str = ""
+    cached_tokens: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """What has come of an answer that is being made, besides its text.
+
+    logprobs: of the tokens of all pieces until now. tool_calls: in OpenAI's form; the last one's name and arguments may
+    not be whole yet. reasoning: as `Reply` has it. The sequences may grow while the answer goes on.
+    """
+
+    logprobs: Sequence[TokenLogprob] = ()
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    reasoning: str = ""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A stream that says between two pieces what has come besides text. Not every model's streams do."""
+
+    def so_far(self) -> SoFar: ...
 
 
 class TextStream(Protocol):

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ctxkit.models.replicas import Replicas
 from ctxkit.models.requests import Promptable
-from ctxkit.protocols import AsyncTextStream, Model, Reply, Sampling
+from ctxkit.protocols import AsyncTextStream, Model, Reply, Sampling, Telling, TokenLogprob
 
-Item = tuple[int, str | Reply]
-"""Which answer, and a piece of its text or, at its end, the whole reply."""
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of an answer. text: possibly empty. logprobs: of its tokens. reasoning: what is new of the thinking.
+
+    tool_calls: all that there are by now; the last one may not be whole.
+    """
+
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
+    reasoning: str = ""
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+
+
+Item = tuple[int, Piece | Reply]
+"""Which answer, and a piece of it or, at its end, the whole reply."""
 
 
 def answers(model: Model, prompt: Promptable, sampling: Sampling, n: int = 1) -> AsyncGenerator[Item]:
@@ -70,8 +85,15 @@ async def _one(model: Model, prompt: Promptable, sampling: Sampling, at: int) ->
     else:  # it may count and render before its first piece: not in the thread of the event loop
         stream = await asyncio.to_thread(model.astream, prompt, sampling)
     try:
-        async for piece in stream:
-            yield at, piece
+        telling = stream if isinstance(stream, Telling) else None
+        seen = thought = 0
+        async for text in stream:
+            if telling is None:
+                yield at, Piece(text)
+                continue
+            more = telling.so_far()
+            yield at, Piece(text, more.logprobs[seen:], more.reasoning[thought:], more.tool_calls)
+            seen, thought = len(more.logprobs), len(more.reasoning)
         yield at, stream.reply
     finally:
         await stream.aclose()

@@ -138,7 +138,9 @@ class Watched:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", told.request_id.encode())]
+                added = {"x-request-id": told.request_id, **self.service.limits.headers(told.owner)}
+                more = [(name.encode(), value.encode()) for name, value in added.items()]
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         try:

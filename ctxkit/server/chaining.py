@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from ctxkit.protocols import ChatMessage, Model, Reply, Sampling
-from ctxkit.server.answering import Item
+from ctxkit.server.answering import Item, Piece
 from ctxkit.tokens.messages import text_of
 
 _UNIT_SHARE = 8  # of the window, for the notes that one worker hands to the next
@@ -36,5 +36,5 @@ async def chained(
     task = chain.task(list(messages[:asked]), question=text_of(messages[asked].get("content")))
     outcome = await task.arun()
     spent = outcome.spent
-    yield 0, outcome.text
+    yield 0, Piece(outcome.text)
     yield 0, Reply(outcome.text, "stop", spent.tokens_in, spent.tokens_out, model.name)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctxkit.protocols import Sampling
+from ctxkit.server.labels import Untrusted
 from ctxkit.server.problems import unsupported
 
 Overflow = Literal["fit", "refuse", "chain"]
@@ -46,6 +47,8 @@ class ContextOptions(BaseModel):
     window_tokens: a smaller window than the model's.
     index: put passages into the prompt: of the server's index (true), of the caller's own of that name, or none.
     session: continue this session: its messages stand before those of the request.
+    untrusted: what is done with tool calls behind untrusted passages, where that is stricter than the server's policy.
+        "allow": nothing. "flag": `x_ctxkit.labels` names them. "refuse_tools": they are withheld.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -54,6 +57,7 @@ class ContextOptions(BaseModel):
     window_tokens: int | None = Field(default=None, ge=1)
     index: bool | str = True
     session: str | None = None
+    untrusted: Untrusted | None = None
 
 
 class StreamOptions(BaseModel):

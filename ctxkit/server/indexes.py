@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctxkit.documents import Chunker
+from ctxkit.documents import Chunker, Document
 from ctxkit.documents.loaders import LOADERS, text
 from ctxkit.errors import CtxkitError, IndexNotFound
 
@@ -32,7 +32,10 @@ class NoSuchIndex(CtxkitError):
 
 @dataclass(frozen=True, slots=True)
 class GivenDocument:
-    """source: its name; the suffix says how it is read, as of a file (".md", ".html", ...). metadata: for filters."""
+    """source: its name; the suffix says how it is read, as of a file (".md", ".html", ...).
+
+    metadata: for filters; "label" is how far it is trusted, which only the client says, never the text of itself.
+    """
 
     source: str
     text: str
@@ -175,9 +178,11 @@ def _checked(name: str) -> str:
 
 def _read(given: GivenDocument) -> list[Any]:
     load = LOADERS.get(Path(given.source).suffix.lower(), text.load)
-    return [
-        replace(one, metadata={**one.metadata, **given.metadata}) for one in load(given.text.encode(), given.source)
-    ]
+    return [replace(one, metadata=_metadata(one, given)) for one in load(given.text.encode(), given.source)]
+
+
+def _metadata(read: Document, given: GivenDocument) -> dict[str, Any]:
+    return {**{key: value for key, value in read.metadata.items() if key != "label"}, **given.metadata}
 
 
 def _digest(given: GivenDocument) -> str:

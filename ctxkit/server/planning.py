@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ctxkit.compression import standard
 from ctxkit.context import Budget, Decision, Part, Plan, fit
 from ctxkit.context.chat import conversation
+from ctxkit.context.labels import Label
 from ctxkit.errors import BudgetInfeasible, PartError
 from ctxkit.protocols import ChatMessage, Model, Sampling, Tool
 from ctxkit.server.chat_request import ChatRequest, ContextOptions
+from ctxkit.server.labels import UNTRUSTED, as_passage, unmarked
 from ctxkit.server.problems import Problem
 from ctxkit.server.service import Service
 from ctxkit.server.telemetry import RETRIEVAL, TOP_K, span
@@ -34,16 +36,20 @@ def plan_chat(
     options: ContextOptions,
     index: Searchable | None = None,
     passages: int = 40,
+    label: Label = UNTRUSTED,
 ) -> Plan:
     """The prompt for a conversation, with passages before the last message of the user where there is an index.
+
+    label: of the passages whose document does not say whether it is trusted.
 
     Raises BudgetInfeasible where what must be in does not fit, PartError for what is no conversation.
     """
     budget = budget_of(model, options, answer_tokens)
-    made = conversation(messages)
+    messages, labels = unmarked(messages)
+    made = conversation(messages, labels=labels)
     if not made.parts:
         raise PartError("no message is left to send: " + ("; ".join(map(str, made.repairs)) or "there is none"))
-    found = _passages(index, messages, passages) if index is not None else []
+    found = _passages(index, messages, passages, label) if index is not None else []
     parts = _with_passages(made.parts, found)
     plan = fit(parts, budget=budget, counter=model.counter, tools=tools, compressors=standard())
     return replace(plan, repairs=tuple(map(str, made.repairs)))
@@ -66,6 +72,7 @@ def planned(
 
     Raises BudgetInfeasible, PartError, StoreError, NoSuchIndex.
     """
+    shared = isinstance(body.ctxkit.index, bool)
     with index_of(service, owner, body) as index:
         return plan_chat(
             model,
@@ -75,6 +82,7 @@ def planned(
             options=body.ctxkit,
             index=index,
             passages=service.options.passages,
+            label=Label.parse(service.options.index_label) if shared else UNTRUSTED,
         )
 
 
@@ -95,12 +103,12 @@ def index_of(service: Service, owner: str, body: ChatRequest) -> Iterator[Search
             yield index
 
 
-def _passages(index: Searchable, messages: Sequence[ChatMessage], most: int) -> list[Part]:
+def _passages(index: Searchable, messages: Sequence[ChatMessage], most: int, label: Label) -> list[Part]:
     asked = next((text_of(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
     if not asked.strip():
         return []
     with span(RETRIEVAL, PurePath(index.path).name, {TOP_K: most}):
-        return [hit.as_part() for hit in index.search(asked, k=most)]
+        return [as_passage(hit, label) for hit in index.search(asked, k=most)]
 
 
 def _with_passages(parts: Sequence[Part], passages: Sequence[Part]) -> list[Part]:
@@ -158,7 +166,7 @@ def report(plan: Plan, ignored: Sequence[str] = ()) -> dict[str, Any]:
 def _source(one: Decision) -> dict[str, Any]:
     """A passage in the prompt; `number` is its citation number there."""
     named = {"number": one.number, "id": one.part.id, "source": one.part.source, "title": one.part.title}
-    return {**named, "level": one.level, "tokens": one.tokens}
+    return {**named, "level": one.level, "tokens": one.tokens, "label": str(one.label)}
 
 
 def _original_tokens(plan: Plan) -> int:

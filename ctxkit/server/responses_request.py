@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctxkit.server.chat_request import ChatRequest, ContextOptions
+from ctxkit.server.labels import FIELD
 from ctxkit.server.problems import Problem, unsupported
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -81,26 +82,31 @@ class ResponsesRequest(BaseModel):
 
 def _messages(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for at, item in enumerate(items):
-        kind = item.get("type", "message")
-        if kind == "message":
-            yield {"role": item.get("role", "user"), "content": _content(item.get("content"), at)}
-        elif kind == "function_call":
-            function = {"name": item.get("name", ""), "arguments": item.get("arguments", "{}")}
-            call = {"id": item.get("call_id"), "type": "function", "function": function}
-            yield {"role": "assistant", "content": None, "tool_calls": [call]}
-        elif kind == "function_call_output":
-            output = item.get("output")
-            text = output if isinstance(output, str) else _content(output, at)
-            yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": text}
-        elif kind != "reasoning":  # what a model thought is not sent back to it
-            raise unsupported(f"input.{at}.type", f"items of the type {kind!r} are not supported here")
+        if item.get("type") != "reasoning":  # what a model thought is not sent back to it
+            label = {FIELD: item[FIELD]} if item.get(FIELD) is not None else {}
+            yield {**_message(item, at), **label}
+
+
+def _message(item: Mapping[str, Any], at: int) -> dict[str, Any]:
+    kind = item.get("type", "message")
+    if kind == "message":
+        return {"role": item.get("role", "user"), "content": _content(item.get("content"), at)}
+    if kind == "function_call":
+        function = {"name": item.get("name", ""), "arguments": item.get("arguments", "{}")}
+        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+    if kind == "function_call_output":
+        output = item.get("output")
+        text = output if isinstance(output, str) else _content(output, at)
+        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": text}
+    raise unsupported(f"input.{at}.type", f"items of the type {kind!r} are not supported here")
 
 
 def _joined_calls(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Calls that stand side by side, and what was said before them, are one message."""
+    """Calls that stand side by side, and what was said before them, are one message where they have one label."""
     held: dict[str, Any] | None = None
     for message in messages:
-        if held is not None and message.get("tool_calls"):
+        if held is not None and message.get("tool_calls") and held.get(FIELD) == message.get(FIELD):
             held = {**held, "tool_calls": [*held.get("tool_calls", ()), *message["tool_calls"]]}
             continue
         if held is not None:

@@ -12,6 +12,7 @@ from ctxkit.protocols import Model, Reply
 from ctxkit.server.gate import Gate
 from ctxkit.server.indexes import Indexes
 from ctxkit.server.keys import ApiKeys
+from ctxkit.server.limits import RateLimits
 from ctxkit.server.metrics import Metrics
 from ctxkit.server.noted import noted
 from ctxkit.server.options import ServeOptions
@@ -57,6 +58,7 @@ class Service:
         self.indexes = indexes
         self.options = options or ServeOptions()
         self.keys = ApiKeys(self.options.api_keys)
+        self.limits = RateLimits(self.options.requests_per_minute, self.options.tokens_per_minute)
         self.metrics = Metrics()
         self.metrics.registry.register(UpstreamCollector(self))  # of this process alone, and not shown by several
         self.gate = Gate(self.options.max_running, self.options.max_waiting, self.options.max_waiting_per_key)
@@ -79,7 +81,11 @@ class Service:
 
     @asynccontextmanager
     async def admitted(self, owner: str) -> AsyncIterator[None]:
-        """A turn at the gate, and no longer than a request may take. Raises Problem 429, 503; TimeoutError."""
+        """A turn at the gate, and no longer than a request may take. It counts for the owner's limit of requests.
+
+        Raises Problem 429, 503; TimeoutError.
+        """
+        self.limits.request(owner)
         async with asyncio.timeout(self.options.timeout_seconds), AsyncExitStack() as stack:
             with self.metrics.waiting.track_inprogress():
                 await stack.enter_async_context(self.gate.turn(owner))

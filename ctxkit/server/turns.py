@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxkit.context import Plan
 from ctxkit.protocols import ChatMessage, Model, Reply, Sampling
-from ctxkit.server.answering import Item, answers
+from ctxkit.server.answering import Item, Piece, answers
 from ctxkit.server.chaining import chained
 from ctxkit.server.chat_request import ChatRequest
+from ctxkit.server.labels import Trust, marked, stricter, unmarked
 from ctxkit.server.noted import noted
 from ctxkit.server.planning import (
     budget_of,
@@ -24,27 +26,35 @@ from ctxkit.server.planning import (
 from ctxkit.server.problems import Problem, unsupported
 from ctxkit.server.service import Service
 from ctxkit.server.sessions.conversations import Turn
-from ctxkit.session import CacheReport
 
 _SHORT_MESSAGES, _SHORT_CHARACTERS = 8, 2_000
-
-_ANEW = CacheReport(reason="passages are chosen anew for each question")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """plan: the prompt. report: `x_ctxkit` of the answer. turn: of a session, None without one.
+    """plan: the prompt. report: `x_ctxkit` of the answer. trust: what an answer to it may do.
+
+    turn: of a session, None without one.
 
     chained: the messages that a chain is to read, because they do not fit; None where the plan is the prompt.
     """
 
     plan: Plan
     report: Mapping[str, Any]
+    trust: Trust
     turn: Turn | None = None
     chained: tuple[ChatMessage, ...] | None = None
 
-    def answers(self, model: Model, sampling: Sampling, n: int) -> AsyncGenerator[Item]:
-        """The answers' pieces as they come."""
+    async def answers(self, model: Model, sampling: Sampling, n: int) -> AsyncGenerator[Item]:
+        """The answers' pieces as they come, and replies without what the trust withholds."""
+        async with aclosing(self._made(model, sampling, n)) as items:
+            async for at, item in items:
+                if isinstance(item, Piece):
+                    yield at, replace(item, tool_calls=()) if self.trust.refuses_tools else item
+                else:
+                    yield at, self.trust.screened(item)
+
+    def _made(self, model: Model, sampling: Sampling, n: int) -> AsyncGenerator[Item]:
         if self.chained is None:
             return answers(model, self.plan, sampling, n)
         return chained(model, self.chained, sampling, self.plan.budget.window_tokens)
@@ -106,7 +116,8 @@ def plan_request(
             "ctxkit.overflow", '"chain" gives one answer of text: without `n`, `tools`, `response_format`'
         )
     before = _said_before(service, owner, body)
-    return replace(made, chained=(*before, *body.messages), report={**made.report, "chained": True})
+    said, _ = unmarked([*before, *body.messages])
+    return replace(made, chained=tuple(said), report={**made.report, "chained": True})
 
 
 def _said_before(service: Service, owner: str, body: ChatRequest) -> list[dict[str, Any]]:
@@ -128,10 +139,15 @@ def _planned(
     session = body.ctxkit.session
     if session is None:
         plan = planned(service, owner, model, body, sampling)
-        return Planned(plan, report(plan, ignored))
+        return _labelled(service, body, plan, report(plan, ignored))
     turn = _turn(service, owner, session, model, body, sampling, dry)
     told = {"session": session, "reused_tokens": turn.cache.reused_tokens, "why": turn.cache.reason}
-    return Planned(turn.plan, {**report(turn.plan, ignored), **told}, turn)
+    return replace(_labelled(service, body, turn.plan, {**report(turn.plan, ignored), **told}), turn=turn)
+
+
+def _labelled(service: Service, body: ChatRequest, plan: Plan, told: Mapping[str, Any]) -> Planned:
+    trust = Trust(plan.label, stricter(service.options.untrusted, body.ctxkit.untrusted))
+    return Planned(plan, {**told, "labels": trust.told()}, trust)
 
 
 def _turn(
@@ -145,7 +161,7 @@ def _turn(
     if body.ctxkit.index and (service.index is not None or isinstance(body.ctxkit.index, str)):
         before = service.conversations.history(owner, session)
         plan = planned(service, owner, model, body, sampling, before)
-        return Turn(None, len(before), tuple(body.messages), plan, _ANEW)
+        return service.conversations.anew(owner, session, len(before), body.messages, plan, model.counter)
     return service.conversations.plan(
         owner,
         session,
@@ -157,6 +173,14 @@ def _turn(
     )
 
 
+def answer_turn(
+    service: Service, owner: str, made: Planned, model: Model, sampling: Sampling, n: int = 1
+) -> AsyncGenerator[Item]:
+    """The answers' pieces as they come. Their tokens count for the owner's limit: raises Problem 429."""
+    written = n * made.plan.budget.reserve_tokens
+    return service.limits.metered(owner, made.plan.prompt_tokens, written, made.answers(model, sampling, n))
+
+
 async def remember_turn(service: Service, owner: str, body: ChatRequest, made: Planned, reply: Reply) -> None:
     """As `remember`, in a thread where there is something to store."""
     if made.turn is not None:
@@ -164,12 +188,15 @@ async def remember_turn(service: Service, owner: str, body: ChatRequest, made: P
 
 
 def remember(service: Service, owner: str, body: ChatRequest, made: Planned, reply: Reply) -> None:
-    """Stores the turn of a session. Raises SessionConflict where somebody else wrote to it, StoreError."""
+    """Stores the turn of a session; the answer has the label of its prompt.
+
+    Raises SessionConflict where somebody else wrote to the session, StoreError.
+    """
     if made.turn is None or service.conversations is None or body.ctxkit.session is None:
         return
-    answer: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
+    answer: dict[str, Any] = {"role": "assistant", "content": reply.text or reply.refusal or None}
     if reply.tool_calls:
         answer["tool_calls"] = [dict(call) for call in reply.tool_calls]
-    elif not reply.text:
+    elif answer["content"] is None:
         answer["content"] = ""
-    service.conversations.commit(owner, body.ctxkit.session, made.turn, answer)
+    service.conversations.commit(owner, body.ctxkit.session, made.turn, marked(answer, made.trust.prompt))

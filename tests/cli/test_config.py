@@ -140,7 +140,8 @@ def test_as_text_a_setting_is_a_line(home: Path, ctxkit: Cli) -> None:
 
 def test_defaults_are_those_of_the_server() -> None:
     options, fields = ServeOptions(), Settings.model_fields
-    for name in ("answer_tokens", "max_running", "max_waiting", "metrics"):
+    limits = ("requests_per_minute", "tokens_per_minute")
+    for name in ("answer_tokens", "max_running", "max_waiting", "metrics", "untrusted", "index_label", *limits):
         assert fields[f"serve_{name}"].default == getattr(options, name)
     assert fields["serve_timeout"].default == options.timeout_seconds
     assert fields["serve_keep_days"].default == options.keep_sessions_days

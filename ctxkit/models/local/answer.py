@@ -14,7 +14,7 @@ from ctxkit.models.local.reading import AnswerReader
 from ctxkit.models.local.sampling import SeededDice
 from ctxkit.models.streams import CANCELLED
 from ctxkit.models.text import Detokenizer, StopGuard
-from ctxkit.protocols import Reply, Sampling, TokenLogprob
+from ctxkit.protocols import Reply, Sampling, SoFar, TokenLogprob
 
 if TYPE_CHECKING:
     from ctxkit.models.local.model import LocalModel
@@ -48,7 +48,7 @@ class Answer:
         self.constraint = constraint
         self.policy = policy
         self.session = session
-        self.completion_tokens = 0
+        self.completion_tokens = self.cached_tokens = 0
         self.logprobs: list[TokenLogprob] = []
 
     def pieces(self, stopped: threading.Event) -> Generator[str, None, str]:
@@ -81,7 +81,12 @@ class Answer:
             self.reader.tool_calls,
             tuple(self.logprobs),
             self.reader.reasoning,
+            cached_tokens=self.cached_tokens,
         )
+
+    def so_far(self) -> SoFar:
+        """A call counts once it is whole, and so does the thinking."""
+        return SoFar(self.logprobs, self.reader.tool_calls, self.reader.reasoning)
 
     def _tokens(self, stopped: threading.Event) -> Generator[Chosen, None, None]:
         """Its tokens; the pass for the next one runs when it is asked for."""
@@ -92,6 +97,7 @@ class Answer:
                 context, logits = stack.enter_context(scheduler.admitted(self.ids, most, self.policy)), None
             else:
                 context, logits = stack.enter_context(self.session.answering(most))
+            self.cached_tokens = min(len(context), len(self.ids))
             how = self.model.speculates(context.policy)
             drafting = None if how is None else how.drafting(self.sampling, dice, len(self.ids) + most)
             drafter = None if drafting is None else stack.enter_context(drafting)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from ctxkit.protocols import Model, Reply, Sampling
-from ctxkit.server.answering import replies
+from ctxkit.server.answering import Piece, replies
 from ctxkit.server.chat_body import ChatBody
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.documented import STREAMED
@@ -18,7 +18,7 @@ from ctxkit.server.routes.dependencies import Owner, TheService, unless_gone
 from ctxkit.server.service import Service
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_turn, remember_turn
+from ctxkit.server.turns import answer_turn, plan_turn, remember_turn
 
 router = APIRouter()
 
@@ -39,7 +39,7 @@ async def chat(body: ChatRequest, request: Request, service: TheService, owner: 
                 with told.current():
                     made = await plan_turn(service, owner, model, body, sampling, ignored)
                 told.fitted(made.report)
-                found = await replies(made.answers(model, sampling, body.n or 1))
+                found = await replies(answer_turn(service, owner, made, model, sampling, body.n or 1))
                 await remember_turn(service, owner, body, made, found[0])
             told.answered(found)
         for reply in found:
@@ -61,12 +61,13 @@ async def _chunks(
             told.fitted(made.report)
             making = ChatBody(name, made.report)
             opening = [making.first(), *map(making.begins, range(n))]
-            async with aclosing(made.answers(model, sampling, n)) as items:
+            async with aclosing(answer_turn(service, owner, made, model, sampling, n)) as items:
                 async for at, item in items:
                     while opening:  # not before the first piece: a model that refuses is then an error with its status
                         yield opening.pop(0)
-                    if isinstance(item, str):
-                        yield making.piece(at, item)
+                    if isinstance(item, Piece):
+                        for chunk in making.piece(at, item):
+                            yield chunk
                         continue
                     service.answered(item)
                     done.append(item)

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ctxkit.protocols import Model, Reply, Sampling
-from ctxkit.server.answering import answers, replies
+from ctxkit.server.answering import Item, Piece, answers, replies
 from ctxkit.server.chat_body import usage_of
 from ctxkit.server.chat_request import StreamOptions
 from ctxkit.server.documented import STREAMED
@@ -79,7 +79,7 @@ async def completions(body: CompletionRequest, request: Request, service: TheSer
     async def whole() -> dict[str, Any]:
         with span(COMPLETION, name, request_attributes(sampling, n=n)) as told:
             async with service.admitted(owner):
-                found = await replies(answers(model, text, sampling, n))
+                found = await replies(await _metered(service, owner, model, text, sampling, n))
             told.answered(found)
         for reply in found:
             service.answered(reply)
@@ -87,6 +87,15 @@ async def completions(body: CompletionRequest, request: Request, service: TheSer
         return {**head, "choices": choices, "usage": usage_of(found)}
 
     return JSONResponse(await unless_gone(request, whole()))
+
+
+async def _metered(
+    service: Service, owner: str, model: Model, text: str, sampling: Sampling, n: int
+) -> AsyncGenerator[Item]:
+    """The answers, whose tokens count for the owner's limit."""
+    limited = service.limits.per_minute["tokens"] is not None
+    read = await service.in_thread(model.counter.count, text) if limited else 0
+    return service.limits.metered(owner, read, n * sampling.max_tokens, answers(model, text, sampling, n))
 
 
 def _choice(at: int, text: str, finish_reason: str | None) -> dict[str, Any]:
@@ -105,10 +114,14 @@ async def _chunks(
 ) -> AsyncGenerator[dict[str, Any]]:
     done: list[Reply] = []
     with span(COMPLETION, head["model"], request_attributes(sampling, n=n, stream=True)) as told:
-        async with service.admitted(owner), aclosing(answers(model, text, sampling, n)) as items:
+        async with (
+            service.admitted(owner),
+            aclosing(await _metered(service, owner, model, text, sampling, n)) as items,
+        ):
             async for at, item in items:
-                if isinstance(item, str):
-                    yield {**head, "choices": [_choice(at, item, None)]}
+                if isinstance(item, Piece):
+                    if item.text:
+                        yield {**head, "choices": [_choice(at, item.text, None)]}
                     continue
                 service.answered(item)
                 done.append(item)

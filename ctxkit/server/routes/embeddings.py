@@ -61,6 +61,7 @@ async def embeddings(body: EmbeddingRequest, service: TheService, owner: Owner) 
         {"object": "embedding", "index": at, "embedding": _written(row, body.encoding_format)}
         for at, row in enumerate(rows)
     ]
+    service.limits.charge(owner, tokens)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": encoder.name, "usage": usage}
 

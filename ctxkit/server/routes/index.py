@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
+from ctxkit.context.labels import Label
 from ctxkit.server.indexes import GivenDocument, Indexes
 from ctxkit.server.problems import Problem
 from ctxkit.server.routes.dependencies import Owner, TheService
@@ -17,11 +18,22 @@ router = APIRouter()
 
 
 class DocumentBody(BaseModel):
-    """source: the document's name; a document of the same name is replaced."""
+    """source: the document's name; a document of the same name is replaced.
+
+    metadata: "label" says how far its text is trusted, as of `ctxkit.Label`; it is untrusted without.
+    """
 
     source: str = Field(min_length=1, max_length=512)
     text: str = Field(min_length=1)
     metadata: dict[str, Any] = {}
+
+    @field_validator("metadata")
+    @classmethod
+    def _labelled(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(label := metadata.get("label", ""), str):
+            raise ValueError("`label` must be a text")
+        Label.parse(label)
+        return metadata
 
 
 class NewDocuments(BaseModel):

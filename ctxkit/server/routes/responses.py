@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ctxkit.server.answering import replies
+from ctxkit.server.answering import Piece, replies
 from ctxkit.server.ascii_json import AsciiJson
 from ctxkit.server.chat_request import ChatRequest
 from ctxkit.server.documented import STREAMED
+from ctxkit.server.labels import marked
 from ctxkit.server.problems import unsupported
 from ctxkit.server.responses_body import ResponsesBody
 from ctxkit.server.responses_items import as_items
@@ -21,7 +22,7 @@ from ctxkit.server.service import Service
 from ctxkit.server.sessions.responses import ResponseStore
 from ctxkit.server.sse import streamed
 from ctxkit.server.telemetry import CHAT, request_attributes, span
-from ctxkit.server.turns import plan_turn, remember_turn
+from ctxkit.server.turns import Planned, answer_turn, plan_turn, remember_turn
 
 router = APIRouter()
 
@@ -47,10 +48,10 @@ async def responses(body: ResponsesRequest, request: Request, service: TheServic
                 with told.current():
                     made = await plan_turn(service, owner, model, on, sampling)
                 told.fitted(made.report)
-                (reply,) = await replies(made.answers(model, sampling, 1))
+                (reply,) = await replies(answer_turn(service, owner, made, model, sampling))
                 await remember_turn(service, owner, on, made, reply)
                 answer = ResponsesBody(name, asked, made.report, stored=store is not None).whole(reply)
-                await _keep(service, owner, store, asked, answer)
+                await _keep(service, owner, store, asked, answer, made)
             told.answered([reply])
         service.answered(reply)
         return answer
@@ -72,19 +73,19 @@ async def _events(
             told.fitted(made.report)
             making = ResponsesBody(name, asked, made.report, stored=store is not None)
             opening = list(making.begins())
-            async with aclosing(made.answers(model, sampling, 1)) as items:
+            async with aclosing(answer_turn(service, owner, made, model, sampling)) as items:
                 async for _, item in items:
                     while opening:  # not before the first piece, as in chat
                         yield opening.pop(0)
-                    if isinstance(item, str):
-                        for event in making.piece(item):
+                    if isinstance(item, Piece):
+                        for event in making.piece(item.text):
                             yield event
                         continue
                     service.answered(item)
                     told.answered([item])
                     await remember_turn(service, owner, on, made, item)
                     answer = making.whole(item)
-                    await _keep(service, owner, store, asked, answer)
+                    await _keep(service, owner, store, asked, answer, made)
                     for event in making.ends(answer):
                         yield event
 
@@ -105,8 +106,17 @@ async def _behind(service: Service, owner: str, asked: ResponsesRequest, chat: C
 
 
 async def _keep(
-    service: Service, owner: str, store: ResponseStore | None, asked: ResponsesRequest, answer: dict[str, Any]
+    service: Service,
+    owner: str,
+    store: ResponseStore | None,
+    asked: ResponsesRequest,
+    answer: Mapping[str, Any],
+    made: Planned,
 ) -> None:
-    """On disk when this returns. Raises PreviousResponseNotFound, StoreError."""
+    """On disk when this returns; what was said has the label of its prompt there.
+
+    Raises PreviousResponseNotFound, StoreError.
+    """
     if store is not None:
-        await service.in_thread(store.add, owner, answer, as_items(asked.input))
+        said = [marked(item, made.trust.prompt) for item in answer["output"]]
+        await service.in_thread(store.add, owner, {**answer, "output": said}, as_items(asked.input))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from ctxkit.context.chat import conversation
 from ctxkit.server.ascii_json import AsciiJson
+from ctxkit.server.labels import unmarked
 from ctxkit.server.problems import Problem
 from ctxkit.server.routes.dependencies import Owner, TheService
 from ctxkit.server.service import Service
@@ -50,7 +51,7 @@ class Expand(BaseModel):
 async def create(body: NewSession, service: TheService, owner: Owner) -> dict[str, Any]:
     """A new session."""
     store = _kept(service).store
-    conversation(body.messages)
+    _check(body.messages)
     row = await service.in_thread(store.create, owner, body.id, metadata=body.metadata, messages=body.messages)
     return row.to_dict()
 
@@ -74,7 +75,7 @@ async def exported(session: str, service: TheService, owner: Owner) -> dict[str,
 async def append(session: str, body: NewMessages, service: TheService, owner: Owner) -> dict[str, Any]:
     """Appends messages; on disk when this answers."""
     store = _kept(service).store
-    conversation(body.messages)
+    _check(body.messages)
     row = await service.in_thread(store.append, owner, session, body.messages, length=body.length)
     return row.to_dict()
 
@@ -98,6 +99,12 @@ async def expand(body: Expand, service: TheService, owner: Owner) -> dict[str, A
     _, model = service.model(body.model)
     text = await service.in_thread(_kept(service).expand, owner, body.session, body.ref, model.counter)
     return {"ref": body.ref, "text": text}
+
+
+def _check(messages: list[dict[str, Any]]) -> None:
+    """Raises PartError, ValueError for what is no conversation, or has a label that is none."""
+    bare, labels = unmarked(messages)
+    conversation(bare, labels=labels)
 
 
 def _kept(service: Service) -> Conversations:

@@ -7,12 +7,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from ctxkit.context import Budget, Plan
 from ctxkit.protocols import ChatMessage, Counter, Tool
+from ctxkit.server.labels import unmarked
 from ctxkit.server.sessions.store import SessionStore
 from ctxkit.session import CacheReport, Session
+from ctxkit.session.cache import broke_at, reused_tokens
 
 _HELD = 256  # sessions whose latest plan is remembered; the others begin their prompts anew
 
@@ -41,6 +44,7 @@ class Conversations:
     def __init__(self, store: SessionStore) -> None:
         self.store = store
         self._held: OrderedDict[tuple[str, str], tuple[int, Session]] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str], tuple[int, Plan]] = OrderedDict()  # of turns that were made anew
         self._lock = threading.Lock()
 
     def plan(
@@ -65,10 +69,22 @@ class Conversations:
         if session is None:
             originals = self.store.originals(owner, name)
             session = Session(budget=budget, counter=counter, expandable=False, store=originals, session_id=name)
-            session.add(*self.store.messages(owner, name))
+            _add(session, self.store.messages(owner, name))
         session.budget, session.tools = budget, tuple(tools)
-        session.add(*messages)
+        _add(session, messages)
         return Turn(session, length, tuple(messages), session.plan(), session.cache)
+
+    def anew(
+        self, owner: str, name: str, length: int, messages: Sequence[ChatMessage], plan: Plan, counter: Counter
+    ) -> Turn:
+        """A turn whose prompt was not made by the session: passages stand in it, chosen anew for each question.
+
+        length: of the session before it. Its report says what it has in common with the prompt of the turn before.
+        """
+        with self._lock:
+            held = self._plans.get((owner, name))
+        before = held[1] if held is not None and held[0] == length else None
+        return Turn(None, length, tuple(messages), plan, _report(before, plan, counter))
 
     def history(self, owner: str, name: str) -> list[dict[str, Any]]:
         """What was said. Raises SessionNotFound, StoreError."""
@@ -81,13 +97,16 @@ class Conversations:
         """
         said = [*turn.said, answer]
         row = self.store.append(owner, name, said, length=turn.length)
-        if turn.session is None:
-            return
-        turn.session.add(answer)
+        if turn.session is not None:
+            _add(turn.session, [answer])
         with self._lock:
-            self._held[owner, name] = (row.length, turn.session)
-            while len(self._held) > _HELD:
-                self._held.popitem(last=False)
+            if turn.session is None:
+                self._plans[owner, name] = (row.length, turn.plan)
+            else:
+                self._held[owner, name] = (row.length, turn.session)
+            for held in (self._held, self._plans):
+                while len(held) > _HELD:
+                    held.popitem(last=False)
 
     def expand(self, owner: str, name: str, ref: str, counter: Counter) -> str:
         """The original of what a prompt of the session showed reduced. Raises PartError for an unknown ref."""
@@ -99,6 +118,7 @@ class Conversations:
         """Deletes the session and all that was kept of it. Raises SessionNotFound."""
         with self._lock:
             self._held.pop((owner, name), None)
+            self._plans.pop((owner, name), None)
         self.store.delete(owner, name)
 
     def _take(self, owner: str, name: str, length: int, counter: Counter, *, leave: bool) -> Session | None:
@@ -108,3 +128,21 @@ class Conversations:
         if held is None or held[0] != length or held[1].counter is not counter:
             return None
         return copy(held[1]) if leave else held[1]
+
+
+def _add(session: Session, messages: Sequence[ChatMessage]) -> None:
+    """Each message with the label that it says."""
+    bare, labels = unmarked(messages)
+    for label, run in groupby(range(len(bare)), key=labels.get):
+        session.add(*(bare[at] for at in run), label=label)
+
+
+def _report(before: Plan | None, plan: Plan, counter: Counter) -> CacheReport:
+    reused = reused_tokens(before, plan, counter)
+    return CacheReport(
+        reused,
+        plan.prompt_tokens - reused,
+        reused / before.prompt_tokens if before is not None else 0.0,
+        broke_at(before, plan),
+        "passages are chosen anew for each question; what stands before them may be reused",
+    )
