@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import Postgres
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+# Before anything imports Ray, which else looks for, and listens at, the address that others reach this machine by.
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 if find_spec("triton") is not None:
     import torch
 
@@ -52,3 +56,23 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real server; without one the test is skipped, and says why."""
+    try:
+        server = Postgres()
+    except (RuntimeError, OSError) as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pgvector_url(postgres: Postgres) -> str:
+    """An empty schema of that server, where it has pgvector."""
+    pytest.importorskip("psycopg", reason="the extra pgvector is not installed")
+    if not postgres.has_vectors():
+        pytest.skip("this PostgreSQL has no pgvector (Debian: apt install postgresql-16-pgvector; CTXKIT_POSTGRES_BIN)")
+    return postgres.new_schema()

@@ -14,6 +14,7 @@ from ctxkit.retrieval.heat_map import HeatMap
 from ctxkit.retrieval.heat_map_html import page as heat_map_page
 from ctxkit.retrieval.hit import Hit
 from ctxkit.retrieval.index import Change, Index, IndexStats
+from ctxkit.retrieval.merge import Merged, merge
 from ctxkit.retrieval.multivector.options import BuildOptions, SearchOptions
 from ctxkit.retrieval.placing import placings
 from ctxkit.retrieval.rerank import CrossEncoderReranker, MaxSimReranker, Reranker, reranked
@@ -35,6 +36,7 @@ __all__ = [
     "IndexStats",
     "IvfOptions",
     "MaxSimReranker",
+    "Merged",
     "MultiVectorEncoder",
     "ReciprocalRankFusion",
     "Reranker",
@@ -44,6 +46,7 @@ __all__ = [
     "SentenceTransformerEncoder",
     "TokenStateEncoder",
     "heat_map_page",
+    "merge",
     "placings",
     "Writable",
     "reranked",

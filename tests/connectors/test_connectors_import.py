@@ -26,11 +26,11 @@ def run(code: str, repository: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["", ".langchain", ".openai", ".lancedb", ".qdrant"])
+@pytest.mark.parametrize("module", ["", ".langchain", ".openai", ".lancedb", ".qdrant", ".pgvector", ".ray"])
 def test_importing_a_connector_imports_no_framework(module, repository):
     code = f"import sys, ctxkit_connectors{module}; print(*[name for name in sys.modules if '.' not in name])"
     frameworks = {"langchain", "langchain_core", "langgraph", "openai", "anthropic", "lancedb", "pyarrow"}
-    assert not (frameworks | {"qdrant_client", "torch"}) & set(run(code, repository).split())
+    assert not (frameworks | {"qdrant_client", "psycopg", "ray", "torch"}) & set(run(code, repository).split())
 
 
 def test_trimming_needs_langchain_core_alone(repository):

@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Barrier
@@ -19,18 +20,27 @@ from ctxkit.documents.chunk import Chunk
 from ctxkit.errors import IndexLocked, IndexMismatch, IndexNotFound, MissingExtra, StoreError
 from ctxkit.pipeline import ClusteredRag, Pipeline, ingest
 from ctxkit.protocols import Vectors
-from ctxkit.retrieval import HashingEncoder, Index, MaxSimReranker, ReciprocalRankFusion, reranked, retrieve_to_budget
+from ctxkit.retrieval import (
+    HashingEncoder,
+    Index,
+    MaxSimReranker,
+    ReciprocalRankFusion,
+    merge,
+    reranked,
+    retrieve_to_budget,
+)
 from ctxkit.retrieval.document_text import document_text
 from ctxkit.retrieval.lexical import K1
 from ctxkit.retrieval.terms import terms
 from ctxkit.testing import WhitespaceCounter
 from ctxkit_connectors.lancedb import LanceIndex
+from ctxkit_connectors.pgvector import PgvectorIndex
 from ctxkit_connectors.qdrant import QdrantIndex
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi".split()
 QUERIES = ["alpha", "beta gamma gamma", "kappa lambda mu xi", "unknown words", "", "eta unknown"]
 MODES = ["hybrid", "dense", "lexical"]
-PACKAGES = {"lance": "lancedb", "qdrant": "qdrant_client"}
+PACKAGES = {"lance": "lancedb", "qdrant": "qdrant_client", "pgvector": "psycopg"}
 
 Opened = Callable[..., Any]
 
@@ -69,15 +79,18 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def opened(database: str, tmp_path: Path) -> Iterator[Opened]:
+def opened(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Opened]:
     """Opens the database of this test, creating it unless told not to. Qdrant's is in memory, for speed."""
     indexes: list[Any] = []
     client = import_module("qdrant_client").QdrantClient(":memory:") if database == "qdrant" else None
+    kind, place = {
+        "lance": lambda: (LanceIndex, tmp_path / "db"),
+        "qdrant": lambda: (QdrantIndex, client),
+        "pgvector": lambda: (PgvectorIndex, request.getfixturevalue("pgvector_url")),
+    }[database]()
 
     def open_(**options: Any) -> Any:
-        options = {"create": True, **options}
-        kind, place = (LanceIndex, tmp_path / "db") if client is None else (QdrantIndex, client)
-        indexes.append(kind.open(place, **options))
+        indexes.append(kind.open(place, **{"create": True, **options}))
         return indexes[-1]
 
     yield open_
@@ -137,7 +150,7 @@ def test_the_best_of_several_vectors_counts_where_the_encoder_compares_one(opene
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_lexical_answers_are_those_of_the_exact_index_but_for_a_factor(database, opened, encoder, query):
-    chunks = [chunk for chunk in collection(200) if chunk.text]  # neither database counts chunks without words
+    chunks = [chunk for chunk in collection(200) if chunk.text]  # Lance and Qdrant count no chunks without words
     bags = [terms(" ".join((*chunk.title_path, chunk.text))) for chunk in chunks]
     told = {"mean_words": sum(map(len, bags)) / len(bags)} if database == "qdrant" else {}
     with Index.in_memory(engine="exact", encoder=encoder) as own:
@@ -145,7 +158,7 @@ def test_lexical_answers_are_those_of_the_exact_index_but_for_a_factor(database,
         index = opened(encoder=encoder, **told)
         index.add(chunks)
         hits, truth = (one.search(query, 200, mode="lexical") for one in (index, own))
-    factor = 1.0 if database == "qdrant" else 1 + K1  # Lance writes BM25 as Robertson did, bm25s as Lucene does
+    factor = 1 + K1 if database == "lance" else 1.0  # Lance writes BM25 as Robertson did, bm25s as Lucene does
     known = {hit.chunk.id: hit.score for hit in truth}
     assert {hit.chunk.id: hit.score / factor for hit in hits} == pytest.approx(known, abs=1e-4)
 
@@ -310,12 +323,13 @@ def test_an_index_that_is_not_there_is_not_made_by_looking(database, opened, enc
     with pytest.raises(IndexNotFound, match="create=True"):
         opened(encoder=encoder, create=False)
     opened(encoder=encoder).close()
-    name = "table" if database == "lance" else "collection"
+    name = "collection" if database == "qdrant" else "table"
     with pytest.raises(IndexNotFound, match="other"):
         opened(encoder=encoder, create=False, **{name: "other"})
-    with pytest.raises(IndexNotFound, match="nowhere"):
-        (LanceIndex if database == "lance" else QdrantIndex).open(tmp_path / "nowhere", encoder=encoder)
-    assert not (tmp_path / "nowhere").exists()
+    for kind in {"lance": [LanceIndex], "qdrant": [QdrantIndex]}.get(database, []):
+        with pytest.raises(IndexNotFound, match="nowhere"):
+            kind.open(tmp_path / "nowhere", encoder=encoder)
+        assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_closed_index_says_so(opened, encoder):
@@ -380,6 +394,20 @@ def test_it_serves_wherever_an_index_does(opened, encoder, write):
     hits = index.search("gamma river", 5)
     best = reranked(hits, "gamma river", MaxSimReranker(encoder), 2) if encoder.multi_vector else hits
     assert best[0].chunk.source == "gamma.md" and best[0].snippets()
+
+
+def test_shards_are_merged_into_it_and_nothing_is_encoded(opened, encoder, tmp_path):
+    chunks = collection(120)
+    shards = [tmp_path / "a", tmp_path / "bc"]
+    for shard in shards:
+        with Index.open(shard, encoder=encoder, create=True, engine="exact") as own:
+            own.add(chunk for chunk in chunks if chunk.source[0] in shard.name)
+    encoder.seen.clear()
+    assert merge(shards, lambda stored: opened(encoder=stored), encoder=encoder).chunks == 120
+    assert not encoder.seen
+    with Index.in_memory(engine="exact", encoder=encoder) as own:
+        own.add(chunks)
+        same(opened(encoder=encoder).search("eta mu", 120, mode="dense"), own.search("eta mu", 120, mode="dense"))
 
 
 def test_an_optimised_lance_table_answers_the_same_and_finds_what_is_new(tmp_path, encoder):
@@ -513,10 +541,14 @@ def test_a_database_that_cannot_be_reached_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "kind", "extra"),
-    [("lancedb", LanceIndex, "lancedb"), ("qdrant_client", QdrantIndex, "qdrant")],
+    ("package", "open_", "extra"),
+    [
+        ("lancedb", LanceIndex.in_memory, "lancedb"),
+        ("qdrant_client", QdrantIndex.in_memory, "qdrant"),
+        ("psycopg", partial(PgvectorIndex.open, "postgresql://127.0.0.1:9/db"), "pgvector"),
+    ],
 )
-def test_what_is_missing_is_named_with_the_extra(monkeypatch, package, kind, extra):
+def test_what_is_missing_is_named_with_the_extra(monkeypatch, package, open_, extra):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"'\.\[{extra}\]'"):
-        kind.in_memory(encoder=HashingEncoder())
+        open_(encoder=HashingEncoder())

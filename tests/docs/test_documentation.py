@@ -1,8 +1,9 @@
 """README and docs are true: their Python runs, their commands succeed, their links lead somewhere.
 
 Each page is run from top to bottom, in one namespace and one temporary working directory (see conftest.py). Pages may
-use MODEL_FOLDER without defining it: a folder with a tokenizer and a chat template, without weights. The working
-directory holds README.md, docs/ and an index of both in .ctxkit; http://127.0.0.1:8000/v1 is a server.
+use MODEL_FOLDER without defining it, a folder with a tokenizer and a chat template, without weights; and POSTGRES_URL,
+a database with pgvector (a page stops there where there is none). The working directory holds README.md, docs/ and an
+index of both in .ctxkit; http://127.0.0.1:8000/v1 is a server.
 """
 
 from __future__ import annotations
@@ -30,7 +31,18 @@ _CODE_SPAN = re.compile(r"`[^`\n]*`")
 _TARGET = re.compile(r"^([\w-]+):", re.MULTILINE)
 _SHELL = frozenset({"|", ">", ">>", "<", "&&", ";"})
 _NOT_IN_SETUP = frozenset(  # extras that `make setup` leaves out
-    {"haystack", "lancedb", "llama-index", "mcp", "openai-agents", "pydantic-ai", "qdrant", "structured"}
+    {
+        "haystack",
+        "lancedb",
+        "llama-index",
+        "mcp",
+        "openai-agents",
+        "pgvector",
+        "pydantic-ai",
+        "qdrant",
+        "ray",
+        "structured",
+    }
 )
 _UNRUN = frozenset({"git", "cd", "pip", "make", "python", ".venv/bin/python", "source"})
 
@@ -104,12 +116,16 @@ def _pages_with(language: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES if blocks(page)])
-def test_a_page_runs_from_top_to_bottom(page: Path, workspace: Path, model_is_prepared: bool) -> None:
+def test_a_page_runs_from_top_to_bottom(
+    page: Path, workspace: Path, model_is_prepared: bool, request: pytest.FixtureRequest
+) -> None:
     names: dict[str, Any] = {"__name__": "page", "MODEL_FOLDER": workspace / "model"}
     for block in blocks(page):
         if block.needs_model and not model_is_prepared:
             pytest.skip(f"{page.name}:{block.line} needs the local model: ctxkit models prepare smollm2-135m-instruct")
         if block.language == "python":
+            if "POSTGRES_URL" in block.text:
+                names["POSTGRES_URL"] = request.getfixturevalue("pgvector_url")
             padded = "\n" * (block.line - 1) + block.text  # tracebacks name the line of the page
             try:
                 exec(compile(padded, str(page), "exec"), names)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ctxkit.server import Service
-from tests.server.postgres import Postgres
 from tests.server.running import RunningServer
 
 
@@ -23,17 +22,6 @@ def serve() -> Iterator[Callable[[Service], RunningServer]]:
     yield start
     for server in running:
         server.close()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A real server; without one the test is skipped, and says why."""
-    try:
-        server = Postgres()
-    except (RuntimeError, OSError) as error:
-        pytest.skip(f"no PostgreSQL: {error}")
-    yield server
-    server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

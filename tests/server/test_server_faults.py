@@ -22,7 +22,7 @@ from ctxkit.server.sessions.database import SqliteDatabase, open_database
 from ctxkit.server.sessions.store import SessionStore
 from ctxkit.testing import ScriptedModel
 from tests.faulty import Act, Exchange, begins, dies, faulty, garbage, hangs, refuses, says
-from tests.server.postgres import Postgres
+from tests.postgres import Postgres
 from tests.server.running import RunningServer
 
 Start = Callable[[Service], RunningServer]

@@ -16,7 +16,7 @@ from ctxkit.server import ServeOptions, Service
 from ctxkit.server.sessions.database import open_database
 from ctxkit.server.sessions.store import SessionConflict, SessionNotFound, SessionStore
 from ctxkit.testing import ScriptedModel
-from tests.server.postgres import Postgres
+from tests.postgres import Postgres
 from tests.server.running import RunningServer
 
 Start = Callable[[Service], RunningServer]

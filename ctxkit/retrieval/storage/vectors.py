@@ -85,16 +85,20 @@ def uncoded(
 
 def vectors_of(connection: sqlite3.Connection, files: ArrayFolder, numbers: np.ndarray) -> Vectors:
     """The vectors of documents that are in no part, in the order of `numbers`."""
+    found = [block.vectors.values for block in blocks_of(connection, files, numbers.tolist())]
+    rows_of = np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+    return Vectors(rows_of, np.cumsum([0, *map(len, found)], dtype=np.int64))
+
+
+def blocks_of(connection: sqlite3.Connection, files: ArrayFolder, numbers: Sequence[int]) -> Iterator[Block]:
+    """Each of these documents, which are in no part, as a block of its own, in this order."""
     mapped = {file.id: file for file in files_of(connection, ROWS)}
     query = "SELECT number, rows, file, place FROM documents WHERE number = ?"
-    found = []
-    for number in numbers.tolist():
+    for number in numbers:
         run = connection.execute(query, (number,)).fetchall()
         if not run:
             raise StoreError(f"{database_of(connection)}: vectors of document {number} are missing")
-        found.append(_block(connection, files, mapped, run).vectors.values)
-    rows_of = np.concatenate(found) if found else np.zeros((0, 0), np.float32)
-    return Vectors(rows_of, np.cumsum([0, *map(len, found)], dtype=np.int64))
+        yield _block(connection, files, mapped, run)
 
 
 def live_numbers(connection: sqlite3.Connection, numbers: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests, from the programs that are installed here."""
+"""A real PostgreSQL server for the tests, from the programs in CTXKIT_POSTGRES_BIN, else those installed here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from importlib import import_module
+from itertools import count
 from pathlib import Path
+
+_GIVEN = os.environ.get("CTXKIT_POSTGRES_BIN")  # read now: tests of pages and settings unset what begins so
 
 
 class Postgres:
@@ -15,6 +19,7 @@ class Postgres:
 
     def __init__(self) -> None:
         self._bin = _programs()
+        self._schemas = count()
         self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
         self._folder = Path(tempfile.mkdtemp(prefix="ctxkit-postgres-"))
         if self._user is not None:
@@ -35,8 +40,23 @@ class Postgres:
     def url(self) -> str:
         return f"postgresql://ctxkit@127.0.0.1:{self.port}/postgres"
 
+    def has_vectors(self) -> bool:
+        """Whether pgvector is installed for this server; if so, its database has the extension from now on."""
+        with import_module("psycopg").connect(self.url) as connection:
+            found = connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone()
+            if found:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        return bool(found)
+
+    def new_schema(self) -> str:
+        """A URL whose connections make and find their tables in an empty schema."""
+        name = f"s{next(self._schemas)}"
+        with import_module("psycopg").connect(self.url) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{self.url}?options=-csearch_path%3D{name},public"
+
     def start(self) -> None:
-        options = f"-p {self.port} -k {self._folder} -h 127.0.0.1"
+        options = f"-F -p {self.port} -k {self._folder} -h 127.0.0.1"
         self._call("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", str(self._folder / "log"), "start")
 
     def stop(self) -> None:
@@ -56,6 +76,7 @@ class Postgres:
 
 def _programs() -> Path:
     for folder in [
+        *([Path(_GIVEN)] if _GIVEN else []),
         *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True),
         Path(shutil.which("initdb") or "/").parent,
     ]:
