@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -89,7 +90,8 @@ def test_several_processes_share_a_port_sessions_and_metrics(
             time.sleep(0.05)
         server.process.send_signal(signal.SIGHUP)
         while workers[1] in server.children() or len(server.children()) < 3:
-            assert httpx.get(f"{server.url}/v1/sessions/{session}").status_code == 200
+            with suppress(httpx.RemoteProtocolError):  # a connection that has asked nothing yet is closed
+                assert httpx.get(f"{server.url}/v1/sessions/{session}").status_code == 200
         assert server.stop() == 0, server.log
         assert "Traceback" not in server.log
 
