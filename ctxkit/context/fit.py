@@ -97,6 +97,8 @@ class Fitting:
     def plan(self) -> Plan:
         from ctxkit.context.search import Search  # numpy, which importing ctxkit does without
 
+        if (everything := self._everything()) is not None:
+            return self._plan(everything)
         base = self._base()
         if base.rendering.tokens > self.problem.limit:
             raise self._infeasible(base.rendering if self._anything_fixed else self._least_alone.rendering)
@@ -127,6 +129,22 @@ class Fitting:
     @property
     def _anything_fixed(self) -> bool:
         return any(self.problem.is_fixed(group) or group.required for group in self.problem.groups)
+
+    def _everything(self) -> Found | None:
+        """All that is wanted, whole, where that fits; nothing could be better, so nothing is searched."""
+        wanted = [*self.problem.required, *self.problem.optional]
+        if not (wanted or self._anything_fixed):
+            return None
+        if wanted and sum(self.costs.estimates(wanted)) > self.problem.limit:
+            return None
+        levels = {group.index: self.ladders.whole(group) for group in sorted(wanted, key=lambda group: group.index)}
+        if unmet(self.problem, levels) or self.problem.led_by_user(levels) != levels:
+            return None
+        rendering = self.problem.render(levels)
+        if not self.problem.fits(rendering, levels):
+            return None
+        value = self.problem.value(levels)
+        return Found(levels, rendering, value, value)
 
     def _base(self) -> Found:
         """Required groups whole if that fits, else as small as they can be."""

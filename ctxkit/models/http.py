@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -118,6 +118,8 @@ class Connection:
 
     def attempts(self) -> Any:
         """A stamina context: one attempt and `max_retries` more after retryable errors."""
+        if not self.max_retries:
+            return _Once()  # a context that will never wait is a fifth of a millisecond of every request
         return stamina.retry_context(
             on=_backoff, attempts=self.max_retries + 1, timeout=None, wait_initial=0.5, wait_max=8.0, wait_jitter=0.5
         )
@@ -133,6 +135,16 @@ class Connection:
     def _options(self) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
         return {"headers": headers, "timeout": httpx.Timeout(self.timeout_seconds), "verify": self._tls}
+
+
+class _Once:
+    """One attempt."""
+
+    def __iter__(self) -> Iterator[AbstractContextManager[None]]:
+        yield nullcontext()
+
+    async def __aiter__(self) -> AsyncIterator[AbstractContextManager[None]]:
+        yield nullcontext()
 
 
 def _error(response: httpx.Response) -> RemoteError:

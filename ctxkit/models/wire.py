@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
@@ -79,34 +79,39 @@ def cached_prompt_tokens(usage: Mapping[str, Any]) -> int:
 
 
 class EventParser:
-    """Server-sent events from bytes cut anywhere. Yields the `data` of each event."""
+    """Server-sent events from bytes cut anywhere: the `data` of each."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._data: list[bytes] = []
 
-    def feed(self, chunk: bytes) -> Iterator[str]:
+    def feed(self, chunk: bytes) -> list[str]:
         self._buffer += chunk
         # A trailing \r may be half of \r\n: leave it until more comes.
         end = len(self._buffer) - self._buffer.endswith(b"\r")
-        *lines, rest = _LINE_END.split(self._buffer[:end])
+        *lines, rest = _lines(self._buffer[:end])
         self._buffer = rest + self._buffer[end:]
-        for line in lines:
-            yield from self._line(line)
+        return self._events(lines)
 
-    def flush(self) -> Iterator[str]:
+    def flush(self) -> list[str]:
         """The last event, where the server did not end it with an empty line."""
-        lines = _LINE_END.split(self._buffer)
+        lines = _lines(self._buffer)
         self._buffer = b""
-        for line in [*lines, b""]:
-            yield from self._line(line)
+        return self._events([*lines, b""])
 
-    def _line(self, line: bytes) -> Iterator[str]:
-        if line.startswith(b"data:"):
-            self._data.append(line[5:].removeprefix(b" "))
-        elif not line and self._data:
-            data, self._data = b"\n".join(self._data), []
-            yield data.decode("utf-8", errors="replace")
+    def _events(self, lines: Iterable[bytes]) -> list[str]:
+        found = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                data, self._data = b"\n".join(self._data), []
+                found.append(data.decode("utf-8", errors="replace"))
+        return found
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return _LINE_END.split(data) if b"\r" in data else data.split(b"\n")
 
 
 class ChatAnswer:
@@ -136,8 +141,8 @@ class ChatAnswer:
         if data.strip() == "[DONE]":
             self.done = True
             return ""
-        body = parse_json(data.encode(), status=200)
-        if isinstance(body, Mapping) and body.get("choices") == []:  # the usage comes in a chunk of its own
+        body = parse_json(data, status=200)
+        if isinstance(body, dict) and body.get("choices") == []:  # the usage comes in a chunk of its own
             self.usage = body.get("usage") or self.usage
             return ""
         delta = self._choice(body).get("delta") or {}
@@ -166,16 +171,17 @@ class ChatAnswer:
         return self.finish_reason or "stop"
 
     def _choice(self, body: Any) -> Mapping[str, Any]:
-        if not isinstance(body, Mapping):
+        if not isinstance(body, dict):
             raise RemoteError(f"the server's answer is not a JSON object but {type(body).__name__}")
         if body.get("error") or body.get("object") == "error":
             raise error_of(_status_in(body), body)
         choices = body.get("choices")
-        if not isinstance(choices, Sequence) or not choices or not isinstance(choices[0], Mapping):
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise RemoteError(f"the server's answer has no `choices`: {_short(json.dumps(body))}")
         self.usage = body.get("usage") or self.usage
         self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
-        self.logprobs += _logprobs(choices[0].get("logprobs"))
+        if (logprobs := choices[0].get("logprobs")) is not None:
+            self.logprobs += _logprobs(logprobs)
         return choices[0]
 
     def _add_reasoning(self, said: Mapping[str, Any]) -> None:
@@ -229,7 +235,7 @@ class StreamReader:
         yield from self._texts(self._events.flush())
         self._answer.check_finished()
 
-    def _texts(self, events: Iterator[str]) -> Iterator[str]:
+    def _texts(self, events: Iterable[str]) -> Iterator[str]:
         if not self._joins:
             yield from self._each(events)
             return
@@ -241,7 +247,7 @@ class StreamReader:
             raise
         yield from _joined(ready)
 
-    def _each(self, events: Iterator[str]) -> Iterator[str]:
+    def _each(self, events: Iterable[str]) -> Iterator[str]:
         for event in events:
             if self._answer.done:
                 continue
@@ -254,12 +260,12 @@ def _joined(pieces: list[str]) -> list[str]:
     return ["".join(pieces)] if pieces else []
 
 
-def parse_json(content: bytes, *, status: int) -> Any:
+def parse_json(content: bytes | str, *, status: int) -> Any:
     """JSON, or RemoteError with the beginning of what came instead."""
     try:
         return json.loads(content)
     except ValueError:
-        shown = _short(content.decode("utf-8", errors="replace"))
+        shown = _short(content if isinstance(content, str) else content.decode("utf-8", errors="replace"))
         raise RemoteError(f"the server did not answer in JSON: {shown!r}", status=status) from None
 
 

@@ -15,6 +15,8 @@ _KNOWN_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"
 
 def text_of(content: Any) -> str:
     """The text of a message's `content`: a string, None, or a list of blocks. Else raises PartError."""
+    if isinstance(content, str):  # nearly always, and once for each token of a stream
+        return content
     return "".join(segment.text for segment in segments_of(content))
 
 
