@@ -3,6 +3,7 @@
     PYTHONPATH=. python benchmarks/server/load.py --streams 200 --seconds 20
     PYTHONPATH=. python benchmarks/server/load.py --disconnects 1000
     PYTHONPATH=. python benchmarks/server/load.py --requests 10000
+    PYTHONPATH=. python benchmarks/server/load.py --relay
 
 The upstream is `upstream.py`: a token every 10 ms to each stream. Rounds alternate: the streams ask it directly, then
 through `ctxkit serve --upstream`; all three processes share this machine. Added latency is the difference of the
@@ -27,7 +28,7 @@ from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from processes import Process, serve, upstream
+from processes import Process, relay, serve, upstream
 
 _TOKEN = re.compile(rb'"content":\s?"([^":]+):(\d+) "|"content":\s?"((?:[^":]+:\d+ )+)"')
 _NAMES = cycle(range(2000))  # again and again: the counters remember the words that they have seen, up to a bound
@@ -232,6 +233,7 @@ def main() -> None:
     parser.add_argument("--disconnects", type=int, default=0)
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--relay", action="store_true", help="in place of the server, the least that there could be")
     parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--profile", type=Path, help="profile the server into this file")
     given = parser.parse_args()
@@ -247,7 +249,13 @@ def main() -> None:
             "--workers",
             str(given.workers),
         ]
-        with serve(*arguments, "--max-running", str(given.streams + 50), profile=given.profile) as front:
+        running = str(given.streams + 50)
+        between = (
+            relay(behind, Path(folder))
+            if given.relay
+            else serve(*arguments, "--max-running", running, profile=given.profile)
+        )
+        with between as front:
             if given.disconnects:
                 disconnect(given, behind, front)
             elif given.requests:

@@ -23,9 +23,7 @@ class Process:
     def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
         self._errors = tempfile.NamedTemporaryFile(prefix="ctxkit-", suffix=".log")  # noqa: SIM115 - as long as it runs
         everything = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-        self.process = subprocess.Popen(
-            [sys.executable, *command], stdout=self._errors, stderr=self._errors, env=everything
-        )
+        self.process = subprocess.Popen(command, stdout=self._errors, stderr=self._errors, env=everything)
         self.url = self._address()
 
     def _address(self) -> str:
@@ -92,12 +90,19 @@ class Process:
 
 
 def upstream(interval_ms: float) -> Process:
-    return Process(str(_HERE / "upstream.py"), "--interval-ms", str(interval_ms))
+    return Process(sys.executable, str(_HERE / "upstream.py"), "--interval-ms", str(interval_ms))
+
+
+def relay(behind: Process, folder: Path) -> Process:
+    """`relay.c` in front of it, compiled into the folder."""
+    made = folder / "relay"
+    subprocess.run(["cc", "-O2", "-o", made, _HERE / "relay.c"], check=True)
+    return Process(str(made), behind.url.rpartition(":")[2])
 
 
 def serve(*arguments: str, profile: Path | None = None) -> Process:
     """`ctxkit serve` at a free port. profile: where cProfile writes when it ends."""
     profiling = ["-m", "cProfile", "-o", str(profile)] if profile is not None else []
-    process = Process(*profiling, "-m", "ctxkit", "serve", *arguments, "--port", "0")
+    process = Process(sys.executable, *profiling, "-m", "ctxkit", "serve", *arguments, "--port", "0")
     process.wait_until_healthy()
     return process

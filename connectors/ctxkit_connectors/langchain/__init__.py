@@ -1,5 +1,5 @@
 """LangChain: `trim_messages` that never breaks a tool round, `fit_messages` that reduces before it drops, a middleware,
-a document compressor, a retriever and a chat model.
+a document compressor, a retriever, a chat model and a chat history.
 
 Raises MissingExtra where langchain-core (for the middleware: langchain) is not installed.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ctxkit_connectors.langchain.compressor import DocumentCompressor
     from ctxkit_connectors.langchain.counter import LangChainCounter
     from ctxkit_connectors.langchain.fitting import fit_messages
+    from ctxkit_connectors.langchain.history import StoredChatHistory
     from ctxkit_connectors.langchain.messages import OpenAIForm
     from ctxkit_connectors.langchain.middleware import ContextBudgetMiddleware
     from ctxkit_connectors.langchain.retriever import CtxkitRetriever
@@ -32,6 +33,7 @@ _ON_USE = {
     "DocumentCompressor": "compressor",
     "LangChainCounter": "counter",
     "OpenAIForm": "messages",
+    "StoredChatHistory": "history",
     "fit_messages": "fitting",
     "trim_messages": "trim",
 }
@@ -43,6 +45,7 @@ __all__ = [
     "DocumentCompressor",
     "LangChainCounter",
     "OpenAIForm",
+    "StoredChatHistory",
     "fit_messages",
     "trim_messages",
 ]
