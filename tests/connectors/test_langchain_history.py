@@ -62,6 +62,7 @@ def test_conversations_are_apart_and_the_async_face_is_the_same() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory:DeprecationWarning")
 def test_a_runnable_with_history_goes_on() -> None:
     store = MemoryOriginals()
     model = RunnableWithMessageHistory(
