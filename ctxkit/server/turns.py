@@ -80,7 +80,8 @@ async def plan_turn(
 def _is_short(service: Service, body: ChatRequest) -> bool:
     """Whether planning is a millisecond or two. A thread that takes turns with that of the events makes all streams
     wait longer than that: each of its turns may be 5 ms."""
-    if body.ctxkit.session is not None or (body.ctxkit.index and (service.index or isinstance(body.ctxkit.index, str))):
+    passages = isinstance(body.ctxkit.index, str) or (body.ctxkit.index and service.index is not None)
+    if passages or body.ctxkit.session is not None:
         return False
     if len(body.messages) > _SHORT_MESSAGES or body.tools or body.ctxkit.overflow == "chain":
         return False
