@@ -11,6 +11,7 @@ from ctxkit.context import Plan
 from ctxkit.models.requests import Promptable, Request
 from ctxkit.protocols import TOOLS, Counter, PromptMessage, Rendering, Reply, Segment
 from ctxkit.protocols import Tool as ToolSchema
+from ctxkit.tokens.wrapped import WrappedCounter
 from ctxkit_agents.runtime.reading import json_objects
 from ctxkit_agents.tool_use import Call, calls_of
 
@@ -98,25 +99,8 @@ def reminder(said: Said, reply: Reply) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True)
-class JsonCounter:
+class JsonCounter(WrappedCounter):
     """Counts messages with tools as the plain messages that they are sent as."""
-
-    inner: Counter
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def exact(self) -> bool:
-        return self.inner.exact
-
-    def count(self, text: str) -> int:
-        return self.inner.count(text)
-
-    def count_batch(self, texts: Sequence[str]) -> list[int]:
-        return self.inner.count_batch(texts)
 
     def render(self, messages: Sequence[PromptMessage], *, tools: Sequence[ToolSchema] = ()) -> Rendering:
         return self.inner.render(in_plain_messages(messages, tools))

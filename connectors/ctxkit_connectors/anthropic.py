@@ -12,7 +12,7 @@ from ctxkit.context.chat.blocks import from_tool_use, to_tool_use
 from ctxkit.errors import PartError
 from ctxkit.protocols import ChatMessage, Counter, PromptMessage, Tool
 from ctxkit_connectors import openai
-from ctxkit_connectors.shared import CountedAsSent
+from ctxkit_connectors.shared import CountedAsSent, tool_schema
 
 System = str | Sequence[Mapping[str, Any]]
 
@@ -64,5 +64,4 @@ def _openai_tool(tool: Tool) -> Tool:
     """For counting; what the provider runs itself (no schema) is counted as it is."""
     if "input_schema" not in tool:
         return tool
-    function = {"name": tool["name"], "description": tool.get("description", ""), "parameters": tool["input_schema"]}
-    return {"type": "function", "function": function}
+    return tool_schema(tool["name"], tool.get("description"), tool["input_schema"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctxkit.context import Budget
 from ctxkit.errors import BudgetError
-from ctxkit.protocols import Counter, PromptMessage, Rendering, Tool
+from ctxkit.protocols import PromptMessage, Rendering, Tool
+from ctxkit.tokens.wrapped import WrappedCounter
 
 if TYPE_CHECKING:
     from ctxkit.retrieval import Hit
@@ -34,24 +36,23 @@ def window_of(budget: Budget | None, window_tokens: int | None, reserve_tokens: 
     )
 
 
-class CountedAsSent:
+@dataclass(frozen=True)
+class CountedAsSent(WrappedCounter):
     """A Counter that is asked about messages as they are sent in the end.
 
     as_sent: a message of a plan as it looks in the other form. Arguments of calls are objects there, spelled anew.
     """
 
-    def __init__(self, counter: Counter, as_sent: Callable[[PromptMessage], PromptMessage]) -> None:
-        self._counter, self._as_sent = counter, as_sent
-        self.name, self.exact = counter.name, counter.exact
-
-    def count(self, text: str) -> int:
-        return self._counter.count(text)
-
-    def count_batch(self, texts: Sequence[str]) -> list[int]:
-        return self._counter.count_batch(texts)
+    as_sent: Callable[[PromptMessage], PromptMessage]
 
     def render(self, messages: Sequence[PromptMessage], *, tools: Sequence[Tool] = ()) -> Rendering:
-        return self._counter.render([self._as_sent(message) for message in messages], tools=tools)
+        return self.inner.render([self.as_sent(message) for message in messages], tools=tools)
+
+
+def tool_schema(name: str, description: str | None, parameters: Mapping[str, Any]) -> Tool:
+    """A tool as OpenAI's chat form has it, for counting. parameters: its JSON schema."""
+    function = {"name": name, "description": description or "", "parameters": parameters}
+    return {"type": "function", "function": function}
 
 
 def hit_metadata(hit: Hit) -> dict[str, Any]:

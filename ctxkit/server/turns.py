@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ctxkit.context import Plan
@@ -70,11 +71,13 @@ async def plan_turn(
     *,
     dry: bool = False,
 ) -> Planned:
-    """As `plan_request`; in a thread of its own where that takes longer than to give it to one."""
-    asked = (service, owner, model, body, sampling, ignored)
-    if _is_short(service, body):
-        return plan_request(*asked, dry=dry)
-    return await service.in_thread(plan_request, *asked, dry=dry)
+    """The request's prompt. dry: it is only looked at. Where planning takes long it is done in a thread of its own.
+
+    Raises BudgetInfeasible (under `overflow="refuse"` wherever something would be left out), PartError, StoreError,
+    SessionNotFound, Problem.
+    """
+    plan = partial(_plan_request, service, owner, model, body, sampling, ignored, dry)
+    return plan() if _is_short(service, body) else await service.in_thread(plan)
 
 
 def _is_short(service: Service, body: ChatRequest) -> bool:
@@ -89,21 +92,15 @@ def _is_short(service: Service, body: ChatRequest) -> bool:
     return all(isinstance(text, str) for text in texts) and sum(map(len, texts)) <= _SHORT_CHARACTERS  # type: ignore[arg-type]
 
 
-def plan_request(
+def _plan_request(
     service: Service,
     owner: str,
     model: Model,
     body: ChatRequest,
     sampling: Sampling,
-    ignored: Sequence[str] = (),
-    *,
-    dry: bool = False,
+    ignored: Sequence[str],
+    dry: bool,
 ) -> Planned:
-    """The request's prompt. dry: it is only looked at.
-
-    Raises BudgetInfeasible (under `overflow="refuse"` wherever something would be left out), PartError, StoreError,
-    SessionNotFound, Problem.
-    """
     made = _planned(service, owner, model, body, sampling, ignored, dry)
     if body.ctxkit.overflow == "refuse":
         refuse_if_cut(made.plan)

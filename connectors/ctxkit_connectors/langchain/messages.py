@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +25,7 @@ from langchain_core.messages import (
 from ctxkit.errors import PartError
 from ctxkit.protocols import PromptMessage
 from ctxkit.tokens.blocks import MEDIA_TYPES
+from ctxkit_connectors.form import Form, chat_call
 
 Block = Mapping[str, Any]
 
@@ -46,7 +46,6 @@ _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
 )
 _COPIES_OF_CALLS = ("tool_calls", "function_call")  # in additional_kwargs
 _PLAIN_EXTRAS = frozenset((*_COPIES_OF_CALLS, "refusal", "reasoning_content", "audio", "parsed"))
-_OWNER = re.compile(r"m(\d+)")
 
 
 def to_openai(message: BaseMessage) -> dict[str, Any]:
@@ -107,19 +106,14 @@ def _media(block: dict[str, Any]) -> dict[str, Any]:
 
 def _calls(message: AIMessage) -> list[dict[str, Any]]:
     calls = [
-        _call(call["id"], call["name"], call["args"]) for call in (*message.tool_calls, *message.invalid_tool_calls)
+        chat_call(call["id"], call["name"], call["args"]) for call in (*message.tool_calls, *message.invalid_tool_calls)
     ]
     known = {call["id"] for call in calls}
     for block in message.content if isinstance(message.content, list) else ():
         keys = CALL_BLOCKS.get(str(block.get("type"))) if isinstance(block, dict) else None
         if keys and isinstance(block, dict) and block.get(keys[0]) not in known:
-            calls.append(_call(block.get(keys[0]), block.get("name"), block.get(keys[1])))
+            calls.append(chat_call(block.get(keys[0]), block.get("name"), block.get(keys[1])))
     return calls
-
-
-def _call(call_id: str | None, name: str | None, arguments: Any) -> dict[str, Any]:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False, default=str)
-    return {"id": call_id, "type": "function", "function": {"name": name or "unknown", "arguments": text}}
 
 
 def _extras(message: AIMessage, has_calls: bool) -> dict[str, Any]:
@@ -133,21 +127,17 @@ def _extras(message: AIMessage, has_calls: bool) -> dict[str, Any]:
     return extras
 
 
-class OpenAIForm:
+class OpenAIForm(Form[BaseMessage]):
     """LangChain messages, their OpenAI form in `dicts`, and the way back."""
 
     def __init__(self, messages: Sequence[BaseMessage]) -> None:
         self.messages = list(messages)
-        self.dicts = [to_openai(message) for message in self.messages]
-        self._place = {id(form): place for place, form in enumerate(self.dicts)}
+        super().__init__((to_openai(message), (message,)) for message in self.messages)
         self._blocks = {
             id(block): given
             for message, form in zip(self.messages, self.dicts, strict=True)
             for block, given in _pairs(message, form)
         }
-
-    def all_back(self, sent: Iterable[PromptMessage]) -> list[BaseMessage]:
-        return [self.back(message) for message in sent]
 
     def back(self, sent: PromptMessage) -> BaseMessage:
         """The LangChain message of a message of a plan.
@@ -155,16 +145,17 @@ class OpenAIForm:
         The same object where nothing was changed; a copy with other content and calls (and the id, name and metadata of
         the original) where it was reduced; a new message where a repair wrote one.
         """
-        place = self._place.get(id(sent.original)) if sent.original is not None else None
-        if place is not None:
-            return self.messages[place]
-        owned = _OWNER.fullmatch(sent.owner or "")
-        if owned is None or int(owned[1]) >= len(self.messages) or self.dicts[int(owned[1])]["role"] != sent.role:
-            return _from_dict(sent.to_dict())
-        message = self.messages[int(owned[1])]
+        (message,) = self._back(sent)
+        return message
+
+    def reduced(self, items: Sequence[BaseMessage], sent: PromptMessage) -> Sequence[BaseMessage]:
+        (message,) = items
         if isinstance(message, AIMessage):
-            return self._assistant(message, sent)
-        return message.model_copy(update={"content": self._content(message, sent)})
+            return (self._assistant(message, sent),)
+        return (message.model_copy(update={"content": self._content(message, sent)}),)
+
+    def made(self, sent: PromptMessage) -> Sequence[BaseMessage]:
+        return (_from_dict(sent.to_dict()),)
 
     def as_sent(self, message: PromptMessage) -> PromptMessage:
         """A message of a plan as LangChain has it: with the name and metadata that it keeps, arguments spelled anew."""
@@ -212,7 +203,7 @@ def _from_dict(form: dict[str, Any]) -> BaseMessage:
 
 def parsed_calls(calls: Sequence[Mapping[str, Any]], known: Sequence[ToolCall] = ()) -> tuple[list[Any], list[Any]]:
     """Calls of OpenAI's form as `tool_calls` and `invalid_tool_calls`; one that is in `known` is the same object."""
-    same = {(call["id"], _call("", "", call["args"])["function"]["arguments"]): call for call in known}
+    same = {(call["id"], chat_call("", "", call["args"])["function"]["arguments"]): call for call in known}
     valid: list[Any] = []
     invalid: list[Any] = []
     for call in calls:

@@ -15,7 +15,7 @@ from ctxkit.protocols import Counter, Tool
 from ctxkit.session import fit_messages
 from ctxkit.tokens import EstimatingCounter
 from ctxkit_connectors.openai_agents.items import ItemsForm
-from ctxkit_connectors.shared import window_of
+from ctxkit_connectors.shared import tool_schema, window_of
 
 
 class ContextBudgetFilter:
@@ -75,20 +75,16 @@ async def _tools(agent: Agent[Any], context: Any) -> list[Tool]:
     A tool that the provider runs itself has no schema here, and costs nothing that anybody but the provider knows.
     """
     own = [
-        _tool(tool.name, tool.description, tool.params_json_schema)
+        tool_schema(tool.name, tool.description, tool.params_json_schema)
         for tool in await agent.get_all_tools(RunContextWrapper(context))
         if isinstance(tool, FunctionTool)
     ]
     for one in agent.handoffs:
         to = one if isinstance(one, Handoff) else handoff(one)
-        own.append(_tool(to.tool_name, to.tool_description, to.input_json_schema))
+        own.append(tool_schema(to.tool_name, to.tool_description, to.input_json_schema))
     output = agent.output_type
     if output is not None and output is not str:
         schema = output if isinstance(output, AgentOutputSchemaBase) else AgentOutputSchema(output)
         if not schema.is_plain_text():
-            own.append(_tool(schema.name(), "", schema.json_schema()))
+            own.append(tool_schema(schema.name(), "", schema.json_schema()))
     return own
-
-
-def _tool(name: str, description: str, parameters: dict[str, Any]) -> Tool:
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}

@@ -18,7 +18,7 @@ from ctxkit.protocols import Counter, Tool
 from ctxkit.session import fit_messages
 from ctxkit.tokens import EstimatingCounter
 from ctxkit_connectors.pydantic_ai.history import HistoryForm
-from ctxkit_connectors.shared import window_of
+from ctxkit_connectors.shared import tool_schema, window_of
 
 
 class ContextBudget(AbstractCapability[Any]):
@@ -126,7 +126,4 @@ def _tools(parameters: ModelRequestParameters) -> list[Tool]:
     ]
     if (output := parameters.output_object) is not None:
         schemas.append((output.name or "output", output.description, output.json_schema))
-    return [
-        {"type": "function", "function": {"name": name, "description": description or "", "parameters": schema}}
-        for name, description, schema in schemas
-    ]
+    return [tool_schema(*schema) for schema in schemas]
