@@ -6,8 +6,10 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.servers import Handler, LocalServer, serving
 
 Act = Callable[["Exchange"], None]
 """What the server does with a request."""
@@ -77,7 +79,7 @@ def dies(asked: Exchange) -> None:
     """Closes the connection without a word."""
 
 
-class FaultyServer(ThreadingHTTPServer):
+class FaultyServer(LocalServer):
     """acts: what is done with each request, in order; the last one again and again.
 
     models: the entries of GET /models. seen: the requests.
@@ -86,20 +88,16 @@ class FaultyServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, *acts: Act, models: Sequence[Mapping[str, Any]] = ({"id": "m"},)) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.acts, self.models = list(acts), models
         self.seen: list[dict[str, Any]] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: FaultyServer
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.asked()
         at = min(len(self.server.seen), len(self.server.acts) - 1)
         self.server.seen.append(body)
         self.server.acts[at](Exchange(body, self))
@@ -107,19 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         Exchange({}, self).send(200, json.dumps({"data": list(self.server.models)}).encode(), {})
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
 
 @contextmanager
 def faulty(*acts: Act, **settings: Any) -> Iterator[FaultyServer]:
-    """Answers in a thread of its own, until the block ends."""
-    server = FaultyServer(*acts, **settings)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    """Answers until the block ends."""
+    with serving(FaultyServer(*acts, **settings)) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

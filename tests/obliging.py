@@ -13,6 +13,18 @@ from ctxkit.testing import ScriptedModel
 from ctxkit.testing.scripted import Line
 
 
+class TextAlone:
+    """Of LangChain's suites: what a model of random weights can do. It neither calls tools nor writes JSON."""
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+
 class Obliging(ScriptedModel):
     """Does what the suite's prompts ask for: calls the tool that is named or fits, fills the form that is asked for."""
 

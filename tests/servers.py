@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 Content = tuple[str, bytes]
 """Content type and body of an answer."""
 
@@ -22,28 +23,45 @@ def as_events(chunks: Sequence[Any]) -> Content:
     return "text/event-stream", "".join([*events, "data: [DONE]\n\n"]).encode()
 
 
-class OpenAIServer(ThreadingHTTPServer):
-    """models: the ids that it lists. answer: to the JSON of a request.
+class LocalServer(ThreadingHTTPServer):
+    """At a free port of the loopback interface."""
 
-    seen: the JSON and the authorization of each request.
-    """
-
-    def __init__(self, models: Sequence[str], answer: Callable[[dict[str, Any]], Content]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.models = models
-        self.answer = answer
-        self.seen: list[tuple[dict[str, Any], str | None]] = []
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Reads JSON, and logs nothing."""
+
+    def asked(self) -> dict[str, Any]:
+        return json.loads(self.rfile.read(int(self.headers["content-length"])))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class OpenAIServer(LocalServer):
+    """models: the ids that it lists. answer: to the JSON of a request.
+
+    seen: the JSON and the authorization of each request.
+    """
+
+    def __init__(self, models: Sequence[str], answer: Callable[[dict[str, Any]], Content]) -> None:
+        super().__init__(_Handler)
+        self.models = models
+        self.answer = answer
+        self.seen: list[tuple[dict[str, Any], str | None]] = []
+
+
+class _Handler(Handler):
     server: OpenAIServer
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.asked()
         self.server.seen.append((body, self.headers.get("authorization")))
         self._send(*self.server.answer(body))
 
@@ -57,12 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
 
 @contextmanager
-def serving(server: OpenAIServer) -> Iterator[OpenAIServer]:
+def serving(server: Server) -> Iterator[Server]:
     """The server answers in a thread of its own, until the block ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

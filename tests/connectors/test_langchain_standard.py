@@ -18,7 +18,7 @@ from ctxkit.documents.chunk import Chunk
 from ctxkit.retrieval import HashingEncoder, Index
 from ctxkit.testing import tiny_model
 from ctxkit_connectors.langchain import ChatCtxkit, CtxkitRetriever
-from tests.obliging import Obliging
+from tests.obliging import Obliging, TextAlone
 
 pytestmark = pytest.mark.anyio
 
@@ -84,17 +84,9 @@ class TestChat(_Declared, ChatModelIntegrationTests):
 _tiny = tiny_model()
 
 
-class TestChatOfALocalModel(_Declared, ChatModelIntegrationTests):
-    """A Llama of random weights: it answers, streams, counts and stops; it neither calls tools nor writes JSON."""
+class TestChatOfALocalModel(TextAlone, _Declared, ChatModelIntegrationTests):
+    """A Llama of random weights: it answers, streams, counts and stops."""
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"model": _tiny, "max_tokens": 12}
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False

@@ -23,7 +23,7 @@ from ctxkit.server import Service
 from ctxkit.server.sessions.database import open_database
 from ctxkit.server.sessions.store import SessionStore
 from ctxkit.testing import tiny_model
-from tests.obliging import Obliging
+from tests.obliging import Obliging, TextAlone
 from tests.server.letters import Letters
 from tests.server.running import RunningServer
 
@@ -101,8 +101,8 @@ class TestResponses(_Stock, ChatModelIntegrationTests):
         return {**super().chat_model_params, "use_responses_api": True}
 
 
-class TestChatOfALocalModel(_Stock, ChatModelIntegrationTests):
-    """A Llama of random weights: it answers, streams, counts and stops; it neither calls tools nor writes JSON."""
+class TestChatOfALocalModel(TextAlone, _Stock, ChatModelIntegrationTests):
+    """A Llama of random weights: it answers, streams, counts and stops."""
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
@@ -111,14 +111,6 @@ class TestChatOfALocalModel(_Stock, ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return "obliging"
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
 
     @property
     def supports_json_mode(self) -> bool:
